@@ -1,0 +1,492 @@
+"""The gate: which tokens of a response carry the distillation loss, and the selectors it is compared with.
+
+Letters of the papers: p is the teacher, q the student, V_t the weight of token t, beta the weight of a rejected token.
+
+Every gate answers in two steps, so that one run of the models serves every setting of its knobs:
+
+1. ``score`` looks at the two distributions of each row and returns one number a row: a *threshold* for the two
+   propose-and-verify gates (the smallest k that accepts the token), a distance or an entropy for the selectors;
+2. ``accept`` compares the scores with the knob. No model is run, and no gradient ever flows through either step.
+
+Randomness is counter-based: each row owns its uniforms, named by (seed, sequence, position). So neither chunking,
+batching nor the number of processes changes a single coin.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speckd.divergences import entropy, hellinger
+
+if TYPE_CHECKING:
+    from speckd.trace import Trace
+
+K_MAX = 50  # draws that a trace keeps a row; the largest k of Spec-k
+DEFAULT_K = 5  # SelecTKD, also best in its ablation
+DEFAULT_BETA = 0.01  # SelecTKD
+
+
+# --- uniforms, draws and thresholds -------------------------------------------------------------------------------
+
+
+def row_uniforms(seed: int, sequences: Tensor, positions: Tensor, n_draws: int) -> Tensor:
+    """The uniforms that belong to each row, whatever chunk, batch or process it is computed in.
+
+    Row (s, t) reads the Philox stream with key (seed, 0) from counter (t, s) on, so the first k draws are the same
+    for every n_draws >= k.
+
+    Args:
+        seed: 0 to 2**63 - 1.
+        sequences, positions: (N,) integers >= 0 that name each row: its sequence (or example) and its place there.
+        n_draws: pairs a row.
+    Returns:
+        (N, n_draws, 2) float64 in [0, 1): u, which picks the token, and the coin r. Coins are multiples of 2**-24,
+        so that they are exact in float32 too and a stored trace decides as the run did.
+    Raises:
+        ValueError: the seed is out of range.
+    """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}: choose a whole number from 0 to 2**63 - 1.")
+    uniforms = np.empty((len(positions), n_draws, 2))
+    for row, (sequence, position) in enumerate(zip(sequences.tolist(), positions.tolist(), strict=True)):
+        stream = np.random.Philox(key=[seed, 0], counter=[0, 0, position, sequence])
+        uniforms[row] = np.random.Generator(stream).random((n_draws, 2))
+    uniforms[..., 1] = np.floor(uniforms[..., 1] * 2**24) / 2**24
+    return torch.from_numpy(uniforms)
+
+
+def topk_threshold(teacher_scores: Tensor, student_scores: Tensor) -> Tensor:
+    """The smallest k at which Top-k accepts each row: the rank of the student's argmax in the teacher's order.
+
+    Args:
+        teacher_scores, student_scores: (N, V) logits or log-probabilities; only their order counts.
+    Returns:
+        (N,) int64 from 1 (the teacher's first choice) to V. Ties: the lower token id comes first, for both models.
+    """
+    return rank_of(teacher_scores, student_scores.argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def rank_of(scores: Tensor, token_ids: Tensor) -> Tensor:
+    """The rank of the given tokens in each row's order, 1 is best; of equal scores the lower token id comes first.
+
+    Args:
+        scores: (N, V) logits or log-probabilities.
+        token_ids: (N, M) integers.
+    Returns:
+        (N, M) int64 from 1 to V.
+    """
+    own = scores.gather(-1, token_ids)  # (N, M)
+    ranks = torch.empty_like(token_ids)
+    for column in range(token_ids.shape[-1]):  # one (N, V) comparison at a time: never (N, M, V)
+        value = own[:, column, None]
+        better = (scores > value).sum(-1)
+        equal = (scores == value).sum(-1)
+        ranks[:, column] = better + 1
+        if (equal > 1).any():  # rare: count the equal ones with a lower id
+            for row in (equal > 1).nonzero().flatten().tolist():
+                ranks[row, column] += (scores[row, : token_ids[row, column]] == own[row, column]).sum()
+    return ranks
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What the student drew at each row, and the coin that decided each draw.
+
+    Attributes:
+        token_ids: (N, K) int64, independent draws y ~ q.
+        acceptance: (N, K) float32, min(1, p(y)/q(y)).
+        coins: (N, K) float32 in [0, 1); a draw passes where its coin is below its acceptance.
+    """
+
+    token_ids: Tensor
+    acceptance: Tensor
+    coins: Tensor
+
+    def threshold(self) -> Tensor:
+        """(N,) int64: index, from 1, of the first draw that passes; K + 1 where none does."""
+        passed = self.coins < self.acceptance  # (N, K)
+        n_draws = passed.shape[-1]
+        order = torch.arange(1, n_draws + 1, device=passed.device)
+        return torch.where(passed, order, n_draws + 1).amin(-1)
+
+
+def draw_and_verify(teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor) -> Draws:
+    """Let the student draw, and the teacher verify each draw with a coin.
+
+    y_j is the token where the student's cumulative distribution first exceeds u_j (float64: in float32 the sum over a
+    large vocabulary drifts by more than a rare token's probability). Draw j passes when r_j < min(1, p(y_j)/q(y_j)).
+
+    Args:
+        teacher_logprobs, student_logprobs: (N, V) log-probabilities.
+        uniforms: (N, K, 2) float64 from ``row_uniforms``.
+    Returns:
+        Draws of (N, K).
+    Source: Leviathan et al. (arXiv 2211.17192); the non-greedy rule of SelecTKD (arXiv 2510.24021).
+    """
+    uniforms = uniforms.to(student_logprobs.device)
+    cumulative = student_logprobs.double().exp().cumsum(-1)  # (N, V)
+    total = cumulative[:, -1:].contiguous()
+    picks = torch.searchsorted(cumulative, uniforms[..., 0].contiguous() * total, right=True)  # (N, K)
+    last_possible = torch.searchsorted(cumulative, total)  # never past the last token with q > 0
+    token_ids = torch.minimum(picks, last_possible)
+    log_ratio = teacher_logprobs.gather(-1, token_ids) - student_logprobs.gather(-1, token_ids)
+    return Draws(token_ids, log_ratio.clamp(max=0.0).exp().float(), uniforms[..., 1].float())
+
+
+def ranks_by(scores: Tensor, descending: bool = True, sequences: Tensor | None = None) -> Tensor:
+    """Each token's place under a score, 1 is kept first; equal scores keep their order in the text.
+
+    Args:
+        scores: (N,) numbers.
+        descending: whether the largest score comes first.
+        sequences: (N,) the sequence of each token; with it, places are counted within each sequence.
+    Returns:
+        (N,) int64 from 1.
+    """
+    ranks = torch.empty(len(scores), dtype=torch.int64, device=scores.device)
+    groups = [torch.arange(len(scores), device=scores.device)]
+    if sequences is not None:
+        groups = [(sequences == name).nonzero().flatten() for name in sequences.unique()]
+    for group in groups:
+        order = scores[group].argsort(descending=descending, stable=True)
+        ranks[group[order]] = torch.arange(1, len(group) + 1, device=scores.device)
+    return ranks
+
+
+def budget_size(fraction: float, n_tokens: int) -> int:
+    """How many of n tokens a fraction buys: rounded half up, at least one where the fraction is not 0."""
+    return min(n_tokens, max(1, math.floor(fraction * n_tokens + 0.5))) if fraction > 0 else 0
+
+
+# --- the gates ----------------------------------------------------------------------------------------------------
+
+
+def _check_share(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} is {value!r}: choose a number from 0 to 1.")
+
+
+def _check_k(k: int, largest: int | None, why: str = "") -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"k is {k!r}: choose a whole number from 1 on.")
+    if largest is not None and k > largest:
+        raise ValueError(f"k is {k}: choose a whole number from 1 to {largest}{why}.")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What every gate and selector offers. Subclasses say how a row is scored and when a score is accepted.
+
+    Attributes:
+        beta: weight of a rejected token, 0 (hard mask) to 1 (no gate).
+        name: short name, as the command line and a log write it.
+        row_local: whether a token's verdict depends on its own row alone. Where it does not, the whole batch must be
+            scored before the first weight is known.
+        n_draws: pairs of uniforms that one row needs.
+    """
+
+    name: ClassVar[str] = ""
+    row_local: ClassVar[bool] = True
+
+    @property
+    def n_draws(self) -> int:
+        return 0
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        """One number a row, from (N, V) log-probabilities and, where n_draws > 0, (N, n_draws, 2) uniforms: (N,)."""
+        raise NotImplementedError
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        """The same scores, read from a trace instead of computed: (N,)."""
+        raise NotImplementedError
+
+    def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        """Which rows are accepted, from their scores and, for selectors within a sequence, (N,) sequence ids: (N,)."""
+        raise NotImplementedError
+
+    def weigh(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        """V_t = beta + (1 - beta) * accepted_t of each row: (N,) float32."""
+        beta = getattr(self, "beta", 0.0)
+        return beta + (1.0 - beta) * self.accept(scores, sequences).float()
+
+    def describe(self) -> str:
+        """The gate with its knobs, in the words of a log: ``topk(k=5, beta=0.01)``."""
+        knobs = ", ".join(f"{knob.name}={getattr(self, knob.name)}" for knob in fields(self))
+        return f"{self.name}({knobs})"
+
+
+@dataclass(frozen=True)
+class TopK(Gate):
+    """Accepted when the student's most probable token is among the teacher's k most probable.
+
+    Args:
+        k: 1 to the size of the vocabulary; 5 in the paper.
+        beta: weight of a rejected token, 0 to 1; 0.01 in the paper. With 0 it is SpecKD's hard mask.
+    Raises:
+        ValueError: k or beta is out of range.
+    Source: SelecTKD (arXiv 2510.24021), the greedy rule.
+    """
+
+    k: int = DEFAULT_K
+    beta: float = DEFAULT_BETA
+    name: ClassVar[str] = "topk"
+
+    def __post_init__(self) -> None:
+        _check_k(self.k, None)
+        _check_share("beta", self.beta)
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        return topk_threshold(teacher_logprobs, student_logprobs)
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        return trace.topk_threshold
+
+    def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        return scores <= self.k
+
+
+@dataclass(frozen=True)
+class SpecK(Gate):
+    """Accepted when at least one of k independent draws from the student passes speculative decoding's test.
+
+    Args:
+        k: 1 to 50; 5 in the paper.
+        beta: weight of a rejected token, 0 to 1; 0.01 in the paper.
+        seed: names the coins in training; a trace has coins of its own, from the seed that made it.
+    Raises:
+        ValueError: k or beta is out of range.
+    Source: SelecTKD (arXiv 2510.24021), the non-greedy rule. Its chance is 1 - TVD**k.
+    """
+
+    k: int = DEFAULT_K
+    beta: float = DEFAULT_BETA
+    seed: int = 0
+    name: ClassVar[str] = "speck"
+
+    def __post_init__(self) -> None:
+        _check_k(self.k, K_MAX, ", the draws that a trace keeps for each token")
+        _check_share("beta", self.beta)
+
+    @property
+    def n_draws(self) -> int:
+        return self.k
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        assert uniforms is not None, "Spec-k needs uniforms of its own: row_uniforms(...)"
+        return draw_and_verify(teacher_logprobs, student_logprobs, uniforms[:, : self.k]).threshold()
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        return trace.speck_threshold
+
+    def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        return scores <= self.k
+
+
+@dataclass(frozen=True)
+class AllOpen(Gate):
+    """Accepts every token: plain distillation, the baseline beside every gate."""
+
+    name: ClassVar[str] = "none"
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        return torch.zeros(len(student_logprobs), device=student_logprobs.device)
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        return torch.zeros(trace.n_tokens)
+
+    def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        return torch.ones_like(scores, dtype=torch.bool)
+
+
+# --- the selectors ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HellingerWeight(Gate):
+    """Weighs each token by the Hellinger distance of the two distributions: soft, so nothing is accepted or rejected.
+
+    Source: the design that SelecTKD turns down, since it reacts to the tail and ignores rank.
+    """
+
+    name: ClassVar[str] = "hellinger"
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        return hellinger(teacher_logprobs, student_logprobs)
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        return trace.hellinger
+
+    def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        raise ValueError("the Hellinger weight is soft: it has weights, and accepts or rejects nothing.")
+
+    def weigh(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        return scores.float()
+
+
+@dataclass(frozen=True)
+class _Ranked(Gate):
+    """Keeps a fraction of the tokens, first in the order of a score."""
+
+    fraction: float = 0.5
+    beta: float = 0.0
+    row_local: ClassVar[bool] = False
+    within_sequence: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_share("fraction", self.fraction)
+        _check_share("beta", self.beta)
+
+    @property
+    def descending(self) -> bool:
+        return True
+
+    def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        groups = sequences if self.within_sequence else None
+        ranks = ranks_by(scores, self.descending, groups)
+        if groups is None:
+            return ranks <= budget_size(self.fraction, len(scores))
+        accepted = torch.zeros_like(ranks, dtype=torch.bool)
+        for name in groups.unique():
+            member = groups == name
+            accepted |= member & (ranks <= budget_size(self.fraction, int(member.sum())))
+        return accepted
+
+
+@dataclass(frozen=True)
+class AdaKD(_Ranked):
+    """Keeps the fraction of the batch's tokens where the two models differ most, by Hellinger distance.
+
+    Args:
+        fraction: share of the batch's response tokens that is kept, 0 to 1.
+        beta: weight of the others; 0 keeps nothing of them.
+    Source: AdaKD (arXiv 2510.11615).
+    """
+
+    name: ClassVar[str] = "adakd"
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        return hellinger(teacher_logprobs, student_logprobs)
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        return trace.hellinger
+
+
+@dataclass(frozen=True)
+class StudentEntropy(_Ranked):
+    """Keeps the positions of each sequence where the student is least sure.
+
+    Args:
+        fraction: share of each sequence's response tokens that is kept; 0.2 in the paper.
+        beta: weight of the others; 0 keeps nothing of them.
+    Source: SE-KD (Rethinking Selective KD). It keeps much of what a gate would drop.
+    """
+
+    fraction: float = 0.2
+    name: ClassVar[str] = "student_entropy"
+    within_sequence: ClassVar[bool] = True
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        return entropy(student_logprobs)
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        return trace.student_entropy
+
+
+@dataclass(frozen=True)
+class TeacherEntropy(_Ranked):
+    """Keeps the positions of each sequence where the teacher is surest (or least sure).
+
+    Args:
+        fraction: share of each sequence's response tokens that is kept, 0 to 1.
+        beta: weight of the others; 0 keeps nothing of them.
+        keep: "lowest" entropies (the teacher is sure) or "highest".
+    Source: SE-KD's ablation.
+    """
+
+    keep: Literal["lowest", "highest"] = field(default="lowest")
+    name: ClassVar[str] = "teacher_entropy"
+    within_sequence: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep not in ("lowest", "highest"):
+            raise ValueError(f"keep is {self.keep!r}: choose 'lowest' or 'highest'.")
+
+    @property
+    def descending(self) -> bool:
+        return self.keep == "highest"
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        return entropy(teacher_logprobs)
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        return trace.teacher_entropy
+
+
+@dataclass(frozen=True)
+class RandomTokens(Gate):
+    """Keeps each token with the given rate, by a coin of its own: the control that every selector must beat.
+
+    Args:
+        rate: chance of each token, 0 to 1.
+        beta: weight of the others; 0 keeps nothing of them.
+        seed: names the coins.
+    """
+
+    rate: float = 0.5
+    beta: float = 0.0
+    seed: int = 0
+    name: ClassVar[str] = "random"
+
+    def __post_init__(self) -> None:
+        _check_share("rate", self.rate)
+        _check_share("beta", self.beta)
+
+    @property
+    def n_draws(self) -> int:
+        return 1
+
+    def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        assert uniforms is not None, "the random selector needs uniforms of its own: row_uniforms(...)"
+        return uniforms[:, 0, 1].to(student_logprobs.device)
+
+    def trace_scores(self, trace: "Trace") -> Tensor:
+        return random_scores(self.seed, trace.n_tokens)
+
+    def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
+        return scores < self.rate
+
+
+def random_scores(seed: int, n_tokens: int) -> Tensor:
+    """The coin of each token of one sequence, under the random selector: (n_tokens,) float64 in [0, 1)."""
+    positions = torch.arange(n_tokens)
+    return row_uniforms(seed, torch.zeros_like(positions), positions, 1)[:, 0, 1]
+
+
+GATES: dict[str, type[Gate]] = {
+    gate.name: gate
+    for gate in (TopK, SpecK, AllOpen, HellingerWeight, AdaKD, StudentEntropy, TeacherEntropy, RandomTokens)
+}
+
+
+def gate_named(name: str, **knobs: object) -> Gate:
+    """The gate or selector of that name, with the knobs it knows.
+
+    Args:
+        name: one of topk, speck, none, hellinger, adakd, student_entropy, teacher_entropy, random.
+        knobs: any of its fields; a knob that it does not have is a mistake.
+    Raises:
+        ValueError: an unknown name (the message lists the known ones), an unknown knob, or a value out of range.
+    """
+    try:
+        gate = GATES[name]
+    except KeyError:
+        raise ValueError(f"{name!r} is not a gate here. Choose one of: {', '.join(GATES)}.") from None
+    known = {knob.name for knob in fields(gate)}
+    if unknown := sorted(set(knobs) - known):
+        raise ValueError(f"gate {name!r} has no {unknown[0]!r}; its settings are: {', '.join(sorted(known)) or 'none'}.")
+    return gate(**knobs)  # type: ignore[arg-type]
