@@ -59,7 +59,7 @@ def nothing_leaves_this_machine() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def browser_path() -> str:
-    """Path of the Chromium that the browser tests drive. Without one they fail, in one sentence that says what to do."""
+    """Path of the Chromium that the browser tests drive. Without one they fail, in one sentence that says why."""
     path = find_browser()
     if path is None:
         (pytest.fail if browser_is_required() else pytest.skip)(MISSING)
