@@ -60,8 +60,8 @@ clean: ## remove .venv and the caches (converted models in the user's cache fold
 
 # A package that pip was still installing when it was killed looks installed to pip. So a set-up in progress leaves its
 # process id in .venv/.unfinished, and one that finds the mark of a dead set-up starts again from nothing. This is done
-# while this file is read, because a stamp must be gone before make looks at it.
-ifneq ($(filter setup app test test-quick check format bench browser,$(MAKECMDGOALS)),)
+# while this file is read (but not for `make -n`), because a stamp must be gone before make looks at it.
+ifneq ($(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter setup app test test-quick check format bench browser,$(MAKECMDGOALS))),)
   ifneq ($(wildcard $(BUSY)),)
     ifeq ($(shell kill -0 "$$(cat $(BUSY))" 2>/dev/null && echo alive),alive)
       $(error Another set-up is at work in $(VENV) (process $(shell cat $(BUSY))): wait for it, or run `make clean` if that is not so)

