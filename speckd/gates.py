@@ -488,5 +488,7 @@ def gate_named(name: str, **knobs: object) -> Gate:
         raise ValueError(f"{name!r} is not a gate here. Choose one of: {', '.join(GATES)}.") from None
     known = {knob.name for knob in fields(gate)}
     if unknown := sorted(set(knobs) - known):
-        raise ValueError(f"gate {name!r} has no {unknown[0]!r}; its settings are: {', '.join(sorted(known)) or 'none'}.")
+        raise ValueError(
+            f"gate {name!r} has no {unknown[0]!r}; its settings are: {', '.join(sorted(known)) or 'none'}."
+        )
     return gate(**knobs)  # type: ignore[arg-type]

