@@ -1,4 +1,4 @@
-"""How far the student's next-token distribution is from the teacher's: one pure function a divergence, one number a row.
+"""How far the student's next-token distribution is from the teacher's: one pure function each, one number a row.
 
 Letters of the papers: p is the teacher's distribution, q the student's, m their mixture; everything is in nats
 (natural logarithms). Every function takes *log*-probabilities and never leaves log space before the last product.

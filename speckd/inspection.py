@@ -24,7 +24,7 @@ SOURCES = ("teacher", "student", "given")
 ShouldStop = Callable[[], bool]
 
 
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
+class Stopped(Exception):
     """The work was stopped because ``should_stop`` said so."""
 
 
@@ -65,7 +65,7 @@ def inspect(
     """
     report = on_progress or (lambda _: None)
     stopping = should_stop or (lambda: False)
-    source = _check_arguments(prompt, response, source, max_new_tokens, temperature, seed)
+    source = check_request(prompt, response, source, max_new_tokens, temperature, seed)
     prompt_ids = _prompt_ids(pair, prompt)
     forced = [int(token_id) for token_id in prefix_ids or []]
     if any(not 0 <= token_id < pair.vocabulary_size for token_id in forced):
@@ -205,9 +205,14 @@ def _dot(first: Tensor, second: Tensor) -> Tensor:
 # --- the text -----------------------------------------------------------------------------------------------------
 
 
-def _check_arguments(
+def check_request(
     prompt: str, response: str | None, source: str | None, max_new_tokens: int, temperature: float, seed: int
 ) -> str:
+    """Check what ``inspect`` is asked for before any model is run; the source, with its default filled in.
+
+    Raises:
+        ValueError: an argument makes no sense; the message is one sentence that says what to do.
+    """
     source = source or ("given" if response is not None else "teacher")
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}: choose 'teacher', 'student' or 'given'.")
@@ -248,8 +253,8 @@ def _context_length(pair: Pair) -> int:
 def _check_context(n_prompt: int, n_response: int, limit: int) -> None:
     if n_prompt + n_response > limit:
         raise ValueError(
-            f"The text is {n_prompt + n_response} tokens long ({n_prompt} of them the prompt); these models read at most "
-            f"{limit}. Shorten it."
+            f"The text is {n_prompt + n_response} tokens long ({n_prompt} of them the prompt); "
+            f"these models read at most {limit}. Shorten it."
         )
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,8 +235,8 @@ def packaged_teacher(on_progress: OnProgress | None = None) -> Path:
             work.rename(target)
     except OSError as error:
         raise ModelUnavailable(
-            f"The packaged teacher could not be written to the cache folder {target.parent} ({error.strerror or error}): "
-            "free some space (270 MB) or set SPECKD_CACHE to a folder that can be written."
+            f"The packaged teacher could not be written to the cache folder {target.parent} "
+            f"({error.strerror or error}): free some space (270 MB) or set SPECKD_CACHE to a writable folder."
         ) from error
     finally:
         if work is not None and work.exists():
@@ -370,13 +371,13 @@ def load_base(teacher: str = PACKAGED, *, dtype: torch.dtype = torch.float32, re
 
 
 def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: str) -> nn.Module:
-    """A PEFT adapter over its base: the teacher's weights where it was made from the teacher, else the base it names."""
+    """A PEFT adapter over its base: the teacher's weights where it was made from them, else the base it names."""
     from peft import PeftConfig, PeftModel
 
     if not (folder / "adapter_model.safetensors").exists():
         raise ModelUnavailable(
-            f"{_label(name)!r} has no adapter_model.safetensors. Only safetensors are read here: save the adapter again "
-            "with safe_serialization=True."
+            f"{_label(name)!r} has no adapter_model.safetensors. Only safetensors are read here: save the adapter "
+            "again with safe_serialization=True."
         )
     try:
         config = PeftConfig.from_pretrained(str(folder))
@@ -384,7 +385,9 @@ def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: 
         raise ModelUnavailable(f"{_label(name)!r} has an adapter_config.json that PEFT cannot read: {error}") from error
     base = _load_model(_adapter_base(config, teacher_folder), dtype, name)
     try:
-        model = PeftModel.from_pretrained(base, str(folder))
+        with warnings.catch_warnings():  # PEFT asks transformers in a way that transformers is about to drop
+            warnings.simplefilter("ignore", FutureWarning)
+            model = PeftModel.from_pretrained(base, str(folder))
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"The adapter {_label(name)!r} does not fit its base model {config.base_model_name_or_path!r}: "
@@ -445,7 +448,7 @@ def _locate(name: str, revision: str | None, report: OnProgress) -> Path:
 def _fetch(name: str, revision: str | None, report: OnProgress, hint: str = "or give a local folder") -> Path:
     """Fetch the parts of a Hub model that are read here. Already fetched ones need no network."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
     from tqdm import tqdm
 
     class _Reporting(tqdm):

@@ -241,7 +241,8 @@ class Trace:
                 ),
                 ranks={name: _column(data["ranks"][name], torch.int64) for name in RANKS},
             )
-            trace.config["prompt"]  # noqa: B018 - a trace without its prompt is not whole
+            if not isinstance(trace.prompt, str):
+                raise ValueError("its prompt is not text")
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise ValueError(f"This trace is broken: {type(error).__name__} at {error}.") from None
         trace._check_lengths()

@@ -1,0 +1,8 @@
+"""``python -m speckd``."""
+
+import sys
+
+from speckd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
