@@ -84,6 +84,7 @@ $(RUNTIME): requirements.txt constraints.txt pyproject.toml
 	  && touch $@ && rm $(BUSY)
 
 $(TEACHER): $(RUNTIME)
+	@echo "Preparing the packaged teacher: half a minute the first time."
 	@$(PY) -m speckd prepare
 	@touch $@
 
