@@ -50,7 +50,7 @@ format: $(DEV) ## let the linter and the formatter mend what they can
 	@$(PY) -m ruff format .
 
 bench: setup $(BENCH) ## measure speed and memory (tests/bench), one after another
-	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" $(ARGS) || exit 1; done
+	@failed=0; for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || failed=1; done; exit $$failed
 
 browser: $(DEV) ## find a Chromium for the browser tests, or install one
 	@$(PY) tests/browser.py
