@@ -73,23 +73,26 @@ def _playwright_path() -> str | None:
 
 def _install() -> None:
     """Let playwright fetch its Chromium; where that cannot be had, let apt-get (as root) install Debian's."""
-    attempts = [[[sys.executable, "-m", "playwright", "install", "chromium"]]]
+    ways = {"playwright install chromium": [[sys.executable, "-m", "playwright", "install", "chromium"]]}
     if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
-        attempts.append([["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]])
-    for commands in attempts:
-        for command in commands:
-            print(f"Installing a Chromium: {' '.join(command[-3:])}", flush=True)
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            try:
-                subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=600, check=True)
-            except (OSError, subprocess.SubprocessError) as error:
-                print(f"  did not work: {error}", file=sys.stderr)
+        ways["apt-get install chromium"] = [["apt-get", "update"], ["apt-get", "install", "-y", "chromium"]]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for name, commands in ways.items():
+        print(f"No Chromium here yet: {name}", flush=True)
+        try:
+            for command in commands:
+                subprocess.run(command, env=environment, capture_output=True, timeout=600, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            output = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
+            print(f"  did not work: {(output or str(error)).splitlines()[0]}", flush=True)
         if find_browser():
             return
 
 
 if __name__ == "__main__":
     if not find_browser():
+        if named := os.environ.get("SPECKD_BROWSER"):
+            sys.exit(f"SPECKD_BROWSER names {named}, which does not start.")
         _install()
     path = find_browser()
     if path is None:
