@@ -1,21 +1,35 @@
-"""Hidden states in, gated distillation loss out: never the full (N, V) logits.
+"""Hidden states in, gated distillation loss out: never the full (N, V) logits, and no second projection in backward.
 
-Letters of the papers: p is the teacher, q the student, D the divergence of one row, V_t its weight. Axes: N rows
-(response tokens), V vocabulary, H hidden size.
+Letters of the papers: p is the teacher's distribution, q the student's, D the divergence of one row, V_t its weight.
+Axes: N rows (response tokens), V vocabulary, H hidden size.
 
-The loss walks the rows in chunks. Each chunk is projected once a model, the gate decides its rows, and the gradient
-with respect to the student's hidden state is taken in the same pass, so that backward only multiplies.
+How it is fast and small:
+
+* Rows are walked in chunks. A chunk is projected once a model into two buffers, and everything after that runs on a
+  few rows at a time, small enough to stay in the cache.
+* dD/dlogits has a closed form for every divergence (closed_forms.py), so the gradient of the hidden state is taken while
+  the logits are still there; backward multiplies it by one number. TRL and Liger project again in backward.
+* Rows of weight 0 leave before the gradient's matrix product, which is a third of the work.
+* No row is normalised before that product where a factor can follow it: a row has H numbers then, instead of V.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from speckd.divergences import divergence_named, entropy, tvd
+from speckd.closed_forms import LogitBlock
+from speckd.divergences import JSD_TEACHER_WEIGHT, SKEW, divergence_named
 from speckd.gates import Gate, row_uniforms
+from speckd.heads import Head
+
+CHUNK_ELEMENTS = 12 * 2**20  # logits of one model that a chunk holds: 48 MiB in float32, 256 rows of 49,152
+BLOCK_ELEMENTS = 3 * 2**18  # logits that the elementwise work touches at a time: 3 MiB, 16 rows of 49,152
+CAST_TOKENS = 8192  # tokens of a half-precision head that are widened at a time on a CPU
+SAMPLING_STREAM = 1  # coins of rejected="sample"; the gates' own are stream 0
+SEED_STRIDE = 0x9E3779B97F4A7C15  # odd, so that no two calls of one run share a seed
 
 
 @dataclass(frozen=True)
@@ -25,9 +39,9 @@ class GatedLoss:
     Attributes:
         loss: () sum_t V_t D_t / n_tokens, in nats; a differentiable 0 where nothing is left of it.
         divergence: (N,) D of every row, in nats, whatever its weight.
-        accepted: (N,) bool, the gate's verdict. For a soft weight, which accepts nothing: where the weight is not 0.
+        accepted: (N,) bool, the gate's verdict. A soft weight rejects nothing: all True.
         weights: (N,) float32, V_t as it entered the loss.
-        tar: the token acceptance rate, mean of accepted; nan for no rows.
+        tar: the token acceptance rate, the mean of accepted; nan for no rows.
         teacher_entropy, student_entropy: (N,) nats, where asked for.
         acceptance_probability: (N,) 1 - TVD, the chance of one random draw, where asked for.
         agreement: (N,) bool, both models have the same most probable token, where asked for.
@@ -46,128 +60,454 @@ class GatedLoss:
 
 def gated_loss(
     student_hidden: Tensor,
-    student_head: nn.Module | Tensor,
+    student_head: nn.Module | Tensor | Head,
     teacher_hidden: Tensor,
-    teacher_head: nn.Module | Tensor,
+    teacher_head: nn.Module | Tensor | Head,
     gate: Gate,
     divergence: str = "forward_kl",
     temperature: float = 1.0,
     *,
+    mixture: float | None = None,
     rejected: Literal["weight", "sample"] = "weight",
     n_tokens: float | Tensor | None = None,
     sequences: Tensor | None = None,
     positions: Tensor | None = None,
     seed: int = 0,
-    student_softcap: float | None = None,
-    teacher_softcap: float | None = None,
-    student_scale: float = 1.0,
-    teacher_scale: float = 1.0,
     reference_hidden: Tensor | None = None,
-    reference_head: nn.Module | Tensor | None = None,
+    reference_head: nn.Module | Tensor | Head | None = None,
     chunk_rows: int | None = None,
     extras: bool = False,
 ) -> GatedLoss:
     """The gated distillation loss of the given rows: L = (1/n) sum_t V_t D(p_t || q_t).
 
     Args:
-        student_hidden: (N, H_s) last hidden state of each response row (one position before its token).
-        student_head: a module with weight (V, H_s) and perhaps bias, or such a tensor. Gradient reaches what asks for it.
-        teacher_hidden, teacher_head: the same of the teacher, with its own H_t; no gradient reaches them.
-        gate: which rows count in full.
+        student_hidden: (N, H_s) last hidden state of each response row, one position before the row's token.
+        student_head: a module with weight (V, H_s) and perhaps bias, such a tensor, or a ``Head`` with the model's
+            scale and soft cap. Gradient reaches its weight and bias where they ask for it. Where the two heads differ
+            in V, both are cut to the shared rows before anything is computed.
+        teacher_hidden, teacher_head: (N, H_t) and the same of the teacher; no gradient reaches them.
+        gate: which rows count in full. A selector that ranks tokens (``row_local`` is False) ranks those of this call,
+            and costs a scoring pass first.
         divergence: a name of ``speckd.divergences.DIVERGENCES``.
-        temperature: tau > 0; divides both models' logits everywhere. No tau**2 factor.
-        rejected: "weight" gives a rejected row the weight beta; "sample" keeps it with probability beta at weight 1,
-            the same in expectation. Its coins are its own.
-        n_tokens: what the sum is divided by: the response tokens of the whole accumulated, distributed batch. N if None.
-        sequences, positions: (N,) integers that name each row, for its coins and for selectors within a sequence.
-            Sequence 0 and the row's index if None.
-        seed: names this call's coins beside the gate's own seed, for example the training step. 0: the gate's alone.
-        student_softcap, teacher_softcap: c of c tanh(logit / c), where the model has it.
-        student_scale, teacher_scale: factor of the logits before the cap.
-        reference_hidden, reference_head: the reference model of AdaSPEC; other gates need none.
-        chunk_rows: rows that are projected at a time; chosen from V if None. It never changes the result but by rounding.
-        extras: also report entropies, acceptance probability and agreement.
+        temperature: tau > 0; divides both models' logits everywhere. There is no factor tau**2.
+        mixture: b of jsd or a of the skew divergences, in (0, 1); the divergence's default if None.
+        rejected: "weight" gives a rejected row the weight beta; "sample" keeps it with probability beta and then at
+            weight 1: the same in expectation, at the cost of a hard mask. These coins are not the gate's.
+        n_tokens: the divisor: the response tokens of the whole accumulated, distributed batch. If None, N.
+        sequences, positions: (N,) integers >= 0 that name each row, for coins and for selectors within a sequence:
+            sequence 0 and the row's index if None.
+        seed: names the coins of this call beside the gate's own seed, 0 or more; a trainer gives its step. At 0 the
+            coins are the gate's own, as in a trace.
+        reference_hidden, reference_head: (N, H_r) and the same of AdaSPEC's reference; other gates take none.
+        chunk_rows: rows that are projected at a time; chosen from V if None. Changes results by rounding alone.
+        extras: report entropies, acceptance probability and agreement too (about 5% more time).
     Returns:
         GatedLoss; everything but ``loss`` is detached.
     Raises:
         ValueError: shapes, names or numbers that do not fit; the message says what to do.
+    Precision: float64 in, float64 throughout. Else logits and everything after them are float32, and only the factors
+        of a matrix product have the hidden state's dtype (autocast's where it is on).
     Source: SelecTKD (arXiv 2510.24021).
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}: choose a number above 0; greedy answers are do_sample=False.")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}: choose a number above 0. Greedy answers are do_sample=False.")
     if rejected not in ("weight", "sample"):
         raise ValueError(f"rejected is {rejected!r}: choose 'weight' or 'sample'.")
-    measure = divergence_named(divergence)
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed is {seed!r}: choose a whole number from 0 on.")
     n_rows = len(student_hidden)
-    device = student_hidden.device
-    sequences = torch.zeros(n_rows, dtype=torch.int64) if sequences is None else sequences.cpu()
-    positions = torch.arange(n_rows) if positions is None else positions.cpu()
-    student_weight, student_bias = _head(student_head, "student")
-    teacher_weight, teacher_bias = _head(teacher_head, "teacher")
-    vocabulary = min(len(student_weight), len(teacher_weight))
-    rows = chunk_rows or 64
+    work = _Work(
+        gate=gate,
+        measure=_Measure.of(divergence, mixture),
+        temperature=float(temperature),
+        sampled=rejected == "sample",
+        coin_seed=(getattr(gate, "seed", 0) + seed * SEED_STRIDE) % 2**63,
+        sequences=_names(sequences, n_rows, "sequences"),
+        positions=_names(positions, n_rows, "positions"),
+        chunk_rows=chunk_rows,
+        extras=extras,
+    )
+    student = _head(student_head, "student")
+    others = {"teacher": (teacher_hidden, _head(teacher_head, "teacher"))}
+    if gate.needs_reference:
+        if reference_hidden is None or reference_head is None:
+            raise ValueError(f"{gate.name} needs a reference model: give reference_hidden and reference_head.")
+        others["reference"] = (reference_hidden, _head(reference_head, "reference"))
+    for whose, (hidden, head) in {"student": (student_hidden, student), **others}.items():
+        _check_shapes(whose, hidden, head, n_rows)
+    others = {whose: (hidden.detach(), _detached(head)) for whose, (hidden, head) in others.items()}
 
-    def logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-        dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        logits = hidden.to(dtype) @ weight[:vocabulary].to(dtype).t() * scale
-        if bias is not None:
-            logits = logits + bias[:vocabulary].to(dtype) * scale
-        if softcap is not None:
-            logits = softcap * torch.tanh(logits / softcap)
-        return torch.log_softmax(logits / temperature, -1)
-
-    def chunks() -> Iterator[tuple[slice, Tensor, Tensor]]:
-        for start in range(0, n_rows, rows):
-            part = slice(start, start + rows)
-            with torch.no_grad():
-                teacher = logprobs(teacher_hidden[part], teacher_weight, teacher_bias, teacher_scale, teacher_softcap)
-            student = logprobs(student_hidden[part], student_weight, student_bias, student_scale, student_softcap)
-            yield part, teacher, student
-
-    coin_seed = (getattr(gate, "seed", 0) + seed * 0x9E3779B97F4A7C15) % 2**63
-    scores, distances, facts = [], [], []
-    with torch.no_grad():
-        for part, teacher, student in chunks():
-            uniforms = None
-            if gate.n_draws:
-                uniforms = row_uniforms(coin_seed, sequences[part], positions[part], gate.n_draws)
-            scores.append(gate.score(teacher, student, uniforms))
-            distances.append(measure(teacher, student))
-            if extras:
-                agree = teacher.argmax(-1) == student.argmax(-1)
-                facts.append((entropy(teacher), entropy(student), 1.0 - tvd(teacher, student), agree))
-    zero = student_hidden.sum() * 0.0
-    if n_rows == 0:
-        empty = zero.detach().new_zeros(0)
-        return GatedLoss(zero, empty, empty.bool(), empty, float("nan"))
-    score = torch.cat(scores)
-    weights = gate.weigh(score, sequences.to(device)).to(device)
-    try:
-        accepted = gate.accept(score, sequences.to(device))
-    except ValueError:
-        accepted = weights > 0
-    if rejected == "sample":
-        coins = row_uniforms((coin_seed + 1) % 2**63, sequences, positions, 1)[:, 0, 1].to(device)
-        weights = torch.where(accepted, 1.0, (coins < getattr(gate, "beta", 0.0)).float())
-    total = zero
-    for part, teacher, student in chunks():
-        kept = weights[part] > 0
-        if kept.any():
-            total = total + (weights[part][kept] * measure(teacher[kept], student[kept])).sum()
-    named: dict[str, Any] = {}
-    if extras:
-        names = ("teacher_entropy", "student_entropy", "acceptance_probability", "agreement")
-        named = {name: torch.cat(values) for name, values in zip(names, zip(*facts, strict=True), strict=True)}
-    loss = total / (n_rows if n_tokens is None else n_tokens)
-    return GatedLoss(loss, torch.cat(distances), accepted, weights, accepted.float().mean().item(), **named)
+    total = _GatedSum.apply(student_hidden, student.weight, student.bias, student, others, work)
+    found = work.found
+    if n_tokens is None:
+        n_tokens = max(n_rows, 1)
+    elif isinstance(n_tokens, Tensor):
+        n_tokens = torch.where(n_tokens > 0, n_tokens, 1).to(total)  # nothing to divide: the sum is 0 as well
+    elif not n_tokens > 0:
+        if n_rows:
+            raise ValueError(f"n_tokens is {n_tokens} for {n_rows} rows: give the response tokens of the whole batch.")
+        n_tokens = 1
+    accepted = found.pop("accepted")
+    tar = accepted.float().mean().item() if n_rows else float("nan")
+    return GatedLoss(total / n_tokens, accepted=accepted, tar=tar, **found)
 
 
-def _head(head: nn.Module | Tensor, whose: str) -> tuple[Tensor, Tensor | None]:
+# --- what is asked for --------------------------------------------------------------------------------------------
+
+
+def _head(head: nn.Module | Tensor | Head, whose: str) -> Head:
     if isinstance(head, Tensor):
-        return head, None
-    if hasattr(head, "base_layer") or hasattr(head, "lora_A"):
+        head = Head(head)
+    elif not isinstance(head, Head):
+        if hasattr(head, "lora_A") or hasattr(head, "base_layer"):
+            raise ValueError(
+                f"the {whose}'s head is wrapped by an adapter, and the fused loss needs one plain weight matrix. "
+                "Leave the head out of the adapter's target_modules, name it in modules_to_save, or merge the adapter."
+            )
+        head = Head(head.weight, getattr(head, "bias", None))
+    if hasattr(head.weight, "full_tensor"):  # a sharded parameter (FSDP2) outside its module's forward
+        bias = head.bias.full_tensor() if head.bias is not None else None
+        head = replace(head, weight=head.weight.full_tensor(), bias=bias)
+    return head
+
+
+def _detached(head: Head) -> Head:
+    return replace(head, weight=head.weight.detach(), bias=head.bias.detach() if head.bias is not None else None)
+
+
+def _check_shapes(whose: str, hidden: Tensor, head: Head, n_rows: int) -> None:
+    if hidden.dim() != 2 or len(hidden) != n_rows:
         raise ValueError(
-            f"the {whose}'s head is wrapped by an adapter: the fused loss needs one plain weight matrix. "
-            "Leave the head out of the adapter's target_modules, or merge it."
+            f"the {whose}'s hidden states have shape {tuple(hidden.shape)}, where ({n_rows}, H) was expected: "
+            "select the response rows of every model with the same mask."
         )
-    return head.weight, getattr(head, "bias", None)
+    if head.weight.dim() != 2 or head.weight.shape[1] != hidden.shape[1]:
+        raise ValueError(
+            f"the {whose}'s hidden states have width {hidden.shape[1]}, its head has shape "
+            f"{tuple(head.weight.shape)}: a head is (V, {hidden.shape[1]}). Are both of the same model?"
+        )
+
+
+def _names(names: Tensor | None, n_rows: int, what: str) -> Tensor:
+    if names is None:
+        return torch.zeros(n_rows, dtype=torch.int64) if what == "sequences" else torch.arange(n_rows)
+    if names.shape != (n_rows,):
+        raise ValueError(f"{what} has shape {tuple(names.shape)}: give one whole number a row, ({n_rows},).")
+    return names.detach().cpu()
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A divergence with its parameter."""
+
+    name: str
+    mixture: float
+
+    @classmethod
+    def of(cls, name: str, mixture: float | None) -> "_Measure":
+        divergence_named(name)
+        default = JSD_TEACHER_WEIGHT if name == "jsd" else SKEW
+        if mixture is not None and name not in ("jsd", "skew_kl", "skew_reverse_kl"):
+            raise ValueError(f"{name} has no mixture: leave it out, or choose jsd, skew_kl or skew_reverse_kl.")
+        if mixture is not None and not 0.0 < mixture < 1.0:
+            raise ValueError(
+                f"mixture is {mixture}: {name} needs a number strictly between 0 and 1. For its limits ask for "
+                "forward_kl or reverse_kl by name."
+            )
+        return cls(name, default if mixture is None else float(mixture))
+
+
+@dataclass
+class _Work:
+    """One call's settings, and in ``found`` what it finds out about the rows."""
+
+    gate: Gate
+    measure: _Measure
+    temperature: float
+    sampled: bool
+    coin_seed: int
+    sequences: Tensor
+    positions: Tensor
+    chunk_rows: int | None
+    extras: bool
+    found: dict[str, Tensor] = field(default_factory=dict)
+
+    def verdicts(self, scores: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """(n,) accepted and (n,) weights of the rows, from their scores."""
+        sequences = self.sequences[rows].to(scores.device)
+        soft = type(self.gate).weigh is not Gate.weigh
+        accepted = torch.ones_like(scores, dtype=torch.bool) if soft else self.gate.accept(scores, sequences)
+        if not self.sampled or soft:
+            return accepted, self.gate.weigh(scores, sequences).float()
+        coins = row_uniforms(self.coin_seed, self.sequences[rows], self.positions[rows], 1, SAMPLING_STREAM)[:, 0, 1]
+        lucky = (coins < getattr(self.gate, "beta", 0.0)).to(accepted.device)
+        return accepted, (accepted | lucky).float()
+
+
+# --- the sum and its gradient -------------------------------------------------------------------------------------
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]  # of the student's hidden states, weight and bias
+
+
+class _GatedSum(torch.autograd.Function):
+    """sum_t V_t D_t, with its gradient taken on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student_hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        student: Head,
+        others: dict[str, tuple[Tensor, Head]],
+        work: _Work,
+    ) -> Tensor:
+        total, ctx.gradients = _walk(student_hidden, student, others, work, ctx.needs_input_grad[:3])
+        ctx.save_for_backward(student_hidden, weight, bias)
+        ctx.settings = (student.scale, student.softcap, others, work)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias = ctx.saved_tensors
+        if ctx.gradients is None:  # a second backward through one graph: rare, so it walks again
+            scale, softcap, others, work = ctx.settings
+            _, ctx.gradients = _walk(hidden, Head(weight, bias, scale, softcap), others, work, ctx.needs_input_grad[:3])
+        # Scaled in place and handed over, so that nobody ever holds two copies.
+        gradients, ctx.gradients = ctx.gradients, None
+        scaled = [
+            gradient.mul_(upstream).to(like.dtype) if gradient is not None else None
+            for gradient, like in zip(gradients, (hidden, weight, bias), strict=True)
+        ]
+        return (*scaled, None, None, None)
+
+
+def _walk(
+    student_hidden: Tensor,
+    student: Head,
+    others: dict[str, tuple[Tensor, Head]],
+    work: _Work,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Gradients]:
+    """The sum, and the gradients that are wanted; what is known of the rows goes to ``work.found``."""
+    n_rows = len(student_hidden)
+    models = {"student": (student_hidden, student), **others}
+    dtype = torch.float64 if any(hidden.dtype == torch.float64 for hidden, _ in models.values()) else torch.float32
+    vocabulary = min(len(head.weight) for _, head in models.values())
+    projections = {
+        whose: _Projection(hidden, head, vocabulary, work.temperature, dtype)
+        for whose, (hidden, head) in models.items()
+    }
+    gradient = _Gradient(projections["student"], student.weight.shape, wanted) if any(wanted) else None
+    with torch.autocast(student_hidden.device.type, enabled=False):
+        found: dict[str, list[Tensor]] = {}
+        one_pass = work.gate.row_local
+        for rows, chunk in _chunks(projections, None, work):
+            facts = chunk.measure(work, rows, with_gradient=one_pass and gradient is not None)
+            if one_pass:
+                facts["accepted"], facts["weights"] = work.verdicts(facts["scores"], rows)
+                if gradient is not None:
+                    gradient.add(chunk, rows, facts["weights"])
+            for name, values in facts.items():
+                found.setdefault(name, []).append(values)
+        work.found = {name: torch.cat(values) for name, values in found.items()}
+        if not n_rows:
+            work.found = _facts_of_nothing(work, student_hidden.new_zeros(0, dtype=dtype))
+        elif not one_pass:  # every score is known by now: a second pass, over the rows that count
+            work.found["accepted"], work.found["weights"] = work.verdicts(work.found["scores"], slice(0, n_rows))
+            if gradient is not None:
+                kept = work.found["weights"].nonzero().flatten()
+                projections.pop("reference", None)
+                for rows, chunk in _chunks(projections, kept, work):
+                    chunk.measure(work, None, with_gradient=True)
+                    gradient.add(chunk, kept[rows], work.found["weights"][kept[rows]])
+    work.found.pop("scores")
+    weights, divergence = work.found["weights"], work.found["divergence"]
+    # Not the product alone: a row of weight 0 may be infinitely far away, and 0 * inf is nan.
+    terms = torch.where(weights > 0, weights * divergence, 0.0)
+    return terms.sum(dtype=torch.float64).to(dtype), gradient.results() if gradient is not None else (None, None, None)
+
+
+def _facts_of_nothing(work: _Work, empty: Tensor) -> dict[str, Tensor]:
+    facts = {"scores": empty, "divergence": empty, "accepted": empty.bool(), "weights": empty.float()}
+    if work.extras:
+        facts |= dict.fromkeys(("teacher_entropy", "student_entropy", "acceptance_probability"), empty)
+        facts["agreement"] = empty.bool()
+    return facts
+
+
+class _Projection:
+    """One model's hidden states and head: logits of some rows, divided by the temperature."""
+
+    def __init__(self, hidden: Tensor, head: Head, vocabulary: int, temperature: float, dtype: torch.dtype) -> None:
+        device = hidden.device.type
+        self.hidden, self.dtype = hidden, dtype
+        self.weight = head.weight[:vocabulary]  # (V, H)
+        self.softcap, self.temperature = head.softcap, temperature
+        # Without a cap, scale and temperature are one factor, and it moves to where the row is short.
+        self.factor = head.scale / (temperature if head.softcap is None else head.softcap)
+        self.bias = None if head.bias is None else head.bias[:vocabulary].to(dtype) * self.factor
+        operand = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        self.operand = dtype if dtype == torch.float64 else operand
+        if device != "cpu" and self.weight.dtype != self.operand:
+            self.weight = self.weight.to(self.operand)  # once a call, not once a chunk
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """(n, H) hidden states, rounded to the operands' dtype."""
+        return self.hidden[rows].to(self.operand)
+
+    def logits(self, rows: slice | Tensor, out: Tensor) -> None:
+        """(n, V) into ``out``; with a soft cap, the argument of its tanh."""
+        hidden = self.rows(rows)
+        if self.hidden.device.type != "cpu" and self.operand != self.dtype:
+            torch.mm(hidden, self.weight.t(), out_dtype=self.dtype, out=out)
+            out.mul_(self.factor)
+        else:
+            hidden = hidden.to(self.dtype) * self.factor
+            for part, weight in self._weight_parts():
+                torch.mm(hidden, weight.t(), out=out[:, part])
+        if self.bias is not None:
+            out.add_(self.bias)
+
+    def pull_back(self, gradient: Tensor, factors: Tensor) -> Tensor:
+        """(n, V) gradient rows, each still to be multiplied by its (n, 1) factor, to (n, H)."""
+        if self.hidden.device.type != "cpu" and self.operand != self.dtype:
+            rows = gradient.mul_(factors).to(self.operand)
+            return torch.mm(rows, self.weight, out_dtype=self.dtype).mul_(self.factor)
+        total = gradient.new_zeros(len(gradient), self.weight.shape[1])
+        for part, weight in self._weight_parts():
+            torch.addmm(total, gradient[:, part], weight, out=total)
+        return total.mul_(factors * self.factor)
+
+    def _weight_parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """The weight in the dtype of the sums: whole, or widened piece by piece."""
+        if self.weight.dtype == self.operand == self.dtype:
+            yield slice(None), self.weight
+            return
+        for start in range(0, len(self.weight), CAST_TOKENS):
+            part = slice(start, start + CAST_TOKENS)
+            yield part, self.weight[part].to(self.operand).to(self.dtype)
+
+
+class _Chunk:
+    """Some rows' logits of every model; after ``measure``, the gradient's rows in the student's place."""
+
+    def __init__(self, projections: dict[str, _Projection], rows: slice | Tensor, buffers: dict[str, Tensor]) -> None:
+        self.projections = projections
+        n = len(projections["student"].hidden[rows])
+        self.logits = {whose: buffers[whose][:n] for whose in projections}
+        self.scratch = buffers["teacher_exp"], buffers["student_exp"]
+        self.factors = self.logits["student"].new_empty(n)  # what each gradient row must be multiplied by
+        for whose, projection in projections.items():
+            projection.logits(rows, self.logits[whose])
+
+    def measure(self, work: _Work, rows: slice | None, with_gradient: bool) -> dict[str, Tensor]:
+        """Facts of the rows. Without ``rows``, which name them, the verdicts are known and only the gradient counts."""
+        uniforms = None
+        if rows is not None and work.gate.n_draws:
+            uniforms = row_uniforms(work.coin_seed, work.sequences[rows], work.positions[rows], work.gate.n_draws)
+        facts: dict[str, list[Tensor]] = {}
+        step = len(self.scratch[0])
+        for start in range(0, len(self.factors), step):
+            part = slice(start, start + step)
+            found = self._measure_block(
+                work, part, uniforms[part] if uniforms is not None else None, rows, with_gradient
+            )
+            for name, values in found.items():
+                facts.setdefault(name, []).append(values)
+        return {name: torch.cat(values) for name, values in facts.items()}
+
+    def _measure_block(
+        self, work: _Work, part: slice, uniforms: Tensor | None, rows: slice | None, with_gradient: bool
+    ) -> dict[str, Tensor]:
+        slopes = {whose: self._cap(whose, part, with_gradient) for whose in self.projections}
+        student, teacher = self.logits["student"][part], self.logits["teacher"][part]
+        n = len(student)
+        block = LogitBlock(teacher, student, self.scratch[0][:n], self.scratch[1][:n])
+        facts: dict[str, Tensor] = {}
+        if rows is not None:
+            reference = self.logits["reference"][part] if "reference" in self.logits else None
+            facts["scores"] = block.scores(work.gate, uniforms, reference)
+            if work.extras:
+                facts["teacher_entropy"], facts["student_entropy"] = block.teacher_entropy(), block.student_entropy()
+                facts["acceptance_probability"] = block.acceptance_probability()
+                facts["agreement"] = block.agreement()
+        facts["divergence"], self.factors[part] = block.divergence(
+            work.measure.name, work.measure.mixture, with_gradient
+        )
+        if with_gradient and slopes["student"] is not None:
+            student.mul_(slopes["student"])
+        return facts
+
+    def _cap(self, whose: str, part: slice, with_slope: bool) -> Tensor | None:
+        """Finish the logits c tanh(x) / tau of a capped head, in place; returns tanh's slope for the student."""
+        projection, logits = self.projections[whose], self.logits[whose][part]
+        if projection.softcap is None:
+            return None
+        logits.tanh_()
+        slope = logits.square().neg_().add_(1.0).mul_(projection.softcap / projection.temperature)
+        logits.mul_(projection.softcap / projection.temperature)
+        return slope if with_slope and whose == "student" else None
+
+
+def _chunks(projections: dict[str, _Projection], chosen: Tensor | None, work: _Work) -> Iterator[tuple[slice, _Chunk]]:
+    """Chunks of all rows, or of the chosen ones; each is gone when the next one comes."""
+    student = projections["student"]
+    n_rows = len(student.hidden) if chosen is None else len(chosen)
+    if n_rows == 0:
+        return
+    vocabulary = len(student.weight)
+    size = work.chunk_rows or max(1, CHUNK_ELEMENTS // vocabulary)
+    size = -(-n_rows // -(-n_rows // size))  # chunks of equal size
+    # Elsewhere than on a CPU there is no cache to stay in, and every call costs a launch.
+    block = max(1, BLOCK_ELEMENTS // vocabulary) if student.hidden.device.type == "cpu" else size
+    new = student.hidden.new_empty
+    buffers = {whose: new(size, vocabulary, dtype=student.dtype) for whose in projections}
+    for name in ("teacher_exp", "student_exp"):
+        buffers[name] = new(min(block, size), vocabulary, dtype=student.dtype)
+    for start in range(0, n_rows, size):
+        rows = slice(start, min(start + size, n_rows))
+        yield rows, _Chunk(projections, rows if chosen is None else chosen[rows], buffers)
+
+
+class _Gradient:
+    """The gradients with respect to the student, summed chunk by chunk."""
+
+    def __init__(self, student: _Projection, full_weight: torch.Size, wanted: tuple[bool, bool, bool]) -> None:
+        self.student, dtype = student, student.dtype
+        of_hidden, of_weight, of_bias = wanted
+        new = student.hidden.new_zeros
+        self.hidden = new(student.hidden.shape, dtype=dtype) if of_hidden else None
+        self.weight = new(full_weight, dtype=dtype) if of_weight else None  # (V of the head, H)
+        self.bias = new(full_weight[:1], dtype=dtype) if of_bias else None
+
+    def add(self, chunk: _Chunk, rows: slice | Tensor, weights: Tensor) -> None:
+        """Add a measured chunk: its rows in the student's hidden states, and the weight of each."""
+        gradient, factors = chunk.logits["student"], chunk.factors * weights
+        kept = weights.nonzero().flatten()
+        if len(kept) < len(weights):
+            if len(kept) == 0:
+                return
+            # The kept rows close ranks in place: those from behind move into the gaps.
+            gaps = (weights[: len(kept)] == 0).nonzero().flatten()
+            movers = kept[kept >= len(kept)]
+            order = torch.arange(len(kept), device=kept.device)
+            order[gaps] = movers
+            for gap, mover in zip(gaps.tolist(), movers.tolist(), strict=True):
+                gradient[gap].copy_(gradient[mover])
+            gradient, factors = gradient[: len(kept)], factors[order]
+            rows = order + rows.start if isinstance(rows, slice) else rows[order]
+        factors = factors[:, None]
+        if self.weight is not None:
+            hidden = self.student.rows(rows).to(gradient.dtype) * (factors * self.student.factor)
+            part = self.weight[: gradient.shape[1]]
+            torch.addmm(part, gradient.t(), hidden, out=part)
+        if self.bias is not None:
+            part = self.bias[: gradient.shape[1]]
+            torch.addmv(part, gradient.t(), factors[:, 0] * self.student.factor, out=part)
+        if self.hidden is not None:
+            self.hidden[rows] = self.student.pull_back(gradient, factors)
+
+    def results(self) -> Gradients:
+        return self.hidden, self.weight, self.bias
