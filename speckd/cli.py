@@ -24,9 +24,8 @@ from speckd.trace import Trace, write_whole
 PROGRAM = "python -m speckd"
 USER_ERROR = 2
 INTERRUPTED = 130
-MORE_COMMANDS: tuple[
-    str, ...
-] = ()  # modules with a register(subparsers) of their own, imported when the parser is made
+# Modules with a register(subparsers) of their own, imported when the parser is made.
+MORE_COMMANDS: tuple[str, ...] = ("speckd.distill_commands",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

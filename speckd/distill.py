@@ -1,0 +1,545 @@
+"""One call from settings to a trained student with its report: what ``python -m speckd distill`` runs.
+
+A run's folder:
+
+    settings.json       what was asked for; a resumed run must ask for the same
+    responses.jsonl     where the teacher wrote the responses
+    teacher-cache/      the teacher's hidden states, where they are kept
+    checkpoints/        complete ones carry complete.json; removed when the student is finished, unless kept
+    log.csv             every row of the log
+    report.md, .html    the report
+    student/            the trained student with its model card; appears whole, at the very end
+
+With several gates each racer has a folder of its own with these files, and the joint report lies above them. All racers
+start from the same student and see the same batches.
+"""
+
+import gc
+import json
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from speckd.data import Examples, read_examples
+from speckd.pairs import PACKAGED, OnProgress, Pair, Progress, load_pair
+from speckd.report import RunRecord, to_csv, to_html, to_markdown
+from speckd.rollouts import Sampling, is_complete, write_rollouts
+from speckd.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
+from speckd.trace import write_whole
+from speckd.trainer import (
+    RowCallback,
+    SpecKDConfig,
+    SpecKDTrainer,
+    config_facts,
+    parse_gate,
+    prepare_student,
+    save_student,
+)
+
+RESPONSES = ("file", "teacher", "student", "mixed")
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Everything that decides a run. Two runs with equal settings give the same curve.
+
+    Attributes:
+        data: a JSONL file: prompts with responses, or prompts alone where a model writes the responses.
+        output: the run's folder.
+        teacher, student, revision, student_revision, device, dtype: as in ``load_pair``.
+        eval_data: held-out prompts with responses; eval_limit: at most so many of them.
+        responses: "file", "teacher" (made once), "student" (as it trains), "mixed" (student_share of them).
+        gates: one or several, as ``parse_gate`` reads them; several race from the same start.
+        steps: optimizer steps; epochs count instead where steps is 0.
+        teacher_cache: keep the teacher's hidden states; cache_folder: elsewhere than in the run's folder.
+        save_dtype: what the trained student is written as: "float32", "bfloat16", "float16".
+        name: of the student, in its model card.
+    """
+
+    data: str
+    output: str
+    teacher: str = PACKAGED
+    student: str = "young"
+    revision: str | None = None
+    student_revision: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    eval_data: str | None = None
+    eval_limit: int | None = None
+    limit: int | None = None
+    on_bad: Literal["stop", "skip"] = "stop"
+    max_length: int = 1024
+    responses: Literal["file", "teacher", "student", "mixed"] = "file"
+    student_share: float = 0.5
+    greedy: bool = False
+    response_temperature: float = 0.8
+    top_p: float = 0.95
+    max_new_tokens: int = 128
+    response_seed: int = 0
+    gates: tuple[str, ...] = ("topk",)
+    divergence: str = "forward_kl"
+    temperature: float = 1.0
+    rejected: str = "weight"
+    steps: int = 0
+    epochs: float = 1.0
+    batch_size: int = 8
+    accumulate: int = 1
+    learning_rate: float = 3e-3
+    warmup: int = 20
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    lora_rank: int = 64
+    lora_alpha: int | None = None
+    full: bool = False
+    precision: str = "full"
+    activation_checkpointing: bool = False
+    seed: int = 0
+    teacher_cache: bool = True
+    cache_folder: str | None = None
+    eval_every: int = 0
+    save_every: int = 0
+    keep_checkpoints: bool = False
+    rouge: int = 0
+    save_dtype: str = "float32"
+    report_to: tuple[str, ...] = ()
+    name: str = "student"
+
+    def __post_init__(self) -> None:
+        if self.responses not in RESPONSES:
+            raise ValueError(f"responses is {self.responses!r}: choose one of {', '.join(RESPONSES)}.")
+        if not self.gates:
+            raise ValueError("no gate is named: choose at least one, such as topk.")
+        names = [racer_folder(gate) for gate in self.gates]
+        if len(set(names)) < len(names):
+            raise ValueError("two of the gates are the same: a race needs different ones.")
+        for gate in self.gates:
+            parse_gate(gate)
+        if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
+            raise ValueError("there are no steps to train: choose steps or epochs above 0.")
+        for name in ("batch_size", "accumulate", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: choose a whole number from 1 on.")
+        if self.save_dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"save_dtype is {self.save_dtype!r}: choose float32, bfloat16 or float16.")
+        if self.precision not in ("full", "bf16", "fp16"):
+            raise ValueError(f"precision is {self.precision!r}: choose full, bf16 or fp16.")
+        if self.rouge and self.eval_data is None:
+            raise ValueError("ROUGE-L needs held-out prompts: give eval_data.")
+
+    def racer(self, gate: str) -> "DistillSettings":
+        """The settings of one racer alone."""
+        from dataclasses import replace
+
+        if len(self.gates) == 1:
+            return self
+        shared = str(Path(self.cache_folder or Path(self.output) / "teacher-cache"))
+        return replace(self, gates=(gate,), output=str(Path(self.output) / racer_folder(gate)), cache_folder=shared)
+
+
+def racer_folder(gate: str) -> str:
+    """A folder's name for a gate: "topk:k=3" becomes "topk-k3"."""
+    return parse_gate(gate).name + "".join(f"-{part.replace('=', '')}" for part in gate.split(":")[1:])
+
+
+OnRow = Callable[[str, dict[str, Any]], None]
+
+
+def distill(
+    settings: DistillSettings,
+    *,
+    resume: bool = False,
+    stop_file: str | None = None,
+    on_progress: OnProgress | None = None,
+    on_row: OnRow | None = None,
+    progress_bar: bool = False,
+) -> list[RunRecord]:
+    """Train one student a gate, and write everything a person may want to keep.
+
+    Args:
+        settings: what to do.
+        resume: go on with an interrupted run of the same settings; finished parts are not done again.
+        stop_file: when this file appears the training at hand ends after its step, and what was reached is kept.
+        on_progress: stages "load", "generate", "teacher".
+        on_row: told (gate, row) for each row of the log.
+        progress_bar: a bar with the loss and TAR on standard error, on a terminal.
+    Returns:
+        A RunRecord a gate, in order.
+    Raises:
+        ValueError, OSError: one sentence that says what to do.
+    """
+    output = Path(settings.output).expanduser()
+    main = is_main_process()
+    if main:
+        _open_folder(output, settings, resume)
+    _wait_for_main_process()
+    report = on_progress or (lambda _: None)
+    records: list[RunRecord] = []
+    for gate in settings.gates:
+        racer = settings.racer(gate)
+        if main and len(settings.gates) > 1:
+            _open_folder(Path(racer.output), racer, resume)
+        _wait_for_main_process()
+        done = read_record(Path(racer.output)) if resume else None
+        if done is None:
+            done = _train_one(settings, racer, report, on_row, stop_file, progress_bar, resume)
+            gc.collect()
+        records.append(done)
+    if main and len(settings.gates) > 1:
+        _write_report(output, records, settings)
+    return records
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes: the only one, or the first of several."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _wait_for_main_process() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+
+
+def _open_folder(folder: Path, settings: DistillSettings, resume: bool) -> None:
+    """Make the run's folder, or check that it holds this very run."""
+    asked = json.loads(json.dumps(asdict(settings)))
+    file = folder / "settings.json"
+    try:
+        if file.exists():
+            if not resume:
+                raise ValueError(f"{folder} holds a run already: resume it with --resume, or choose another folder.")
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            free = {"output", "cache_folder", "device", "name", "report_to", "keep_checkpoints", "eval_every"}
+            differing = sorted(name for name in asked if kept.get(name) != asked[name] and name not in free)
+            if differing:
+                raise ValueError(
+                    f"{folder} holds a run with other settings ({', '.join(differing)}): repeat the first command with "
+                    "--resume added, or choose another folder."
+                )
+        elif folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty, and no run of ours: choose another folder.")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps(asked, indent=2) + "\n")
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error.strerror or error}): free some space or choose another folder."
+        ) from error
+
+
+def _train_one(
+    whole: DistillSettings,
+    settings: DistillSettings,
+    report: OnProgress,
+    on_row: OnRow | None,
+    stop_file: str | None,
+    progress_bar: bool,
+    resume: bool,
+) -> RunRecord:
+    output, gate = Path(settings.output).expanduser(), settings.gates[0]
+    main = is_main_process()
+    pair = load_pair(
+        settings.teacher,
+        settings.student,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
+        student_revision=settings.student_revision,
+        on_progress=report,
+    )
+    pair = prepare_student(
+        pair, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha, full=settings.full, seed=settings.seed
+    )
+    shared = Path(whole.output).expanduser()
+    train, held_out, cache = _data(pair, settings, shared, report)
+    args = SpecKDConfig(**_arguments(settings, output, stop_file, progress_bar, cache))
+    rows: list[dict[str, Any]] = []
+
+    def keep(row: dict[str, Any]) -> None:
+        rows.append(row)
+        if on_row is not None:
+            on_row(gate, row)
+
+    trainer = SpecKDTrainer(pair, args, train, held_out, callbacks=[RowCallback(keep)])
+    before_file = output / "before.json"
+    before: dict[str, Any] = {}
+    if held_out is not None:
+        if before_file.exists():
+            before = json.loads(before_file.read_text(encoding="utf-8"))
+        else:
+            before = _scores(trainer)
+            if main:
+                write_whole(before_file, json.dumps(before) + "\n")
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=resume)
+    seconds = time.monotonic() - started
+    history = [dict(row) for row in trainer.state.log_history if "train_runtime" not in row]
+    after = _scores(trainer) if held_out is not None else {}
+    facts = config_facts(args, trainer.gate) | {
+        "teacher": pair.teacher_id,
+        "teacher_sha256": pair.teacher_sha256[:12],
+        "start": pair.student_id,
+        "steps": trainer.state.global_step,
+        "responses": settings.responses,
+        "training examples": len(train),
+        "response tokens": train.n_response_tokens,
+        "data": train.summary(),
+    }
+    record = RunRecord(trainer.gate.describe(), facts, history, before, after, seconds)
+    if main:
+        _write_record(output, record)
+        _write_report(output, [record], settings)
+        _write_student(output, pair, record, settings)
+        if not settings.keep_checkpoints:
+            shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    _wait_for_main_process()
+    return record
+
+
+def _scores(trainer: SpecKDTrainer) -> dict[str, Any]:
+    """Held-out figures without a row in the log."""
+    logged = trainer.log
+    trainer.log = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        found = trainer.evaluate()
+    finally:
+        trainer.log = logged  # type: ignore[method-assign]
+    return {name.removeprefix("eval_"): value for name, value in found.items() if name != "eval_runtime"}
+
+
+def _arguments(
+    settings: DistillSettings, output: Path, stop_file: str | None, progress_bar: bool, cache: Path | None
+) -> dict[str, Any]:
+    share = {"student": 1.0, "mixed": settings.student_share}.get(settings.responses, 0.0)
+    evaluates = settings.eval_every > 0 and settings.eval_data is not None
+    return {
+        "output_dir": str(output / "checkpoints"),
+        "gate": settings.gates[0],
+        "divergence": settings.divergence,
+        "temperature": settings.temperature,
+        "rejected": settings.rejected,
+        "student_share": share,
+        "max_new_tokens": settings.max_new_tokens,
+        "max_length": settings.max_length,
+        "on_bad": settings.on_bad,
+        "teacher_cache": str(cache) if cache is not None else None,
+        "stop_file": stop_file,
+        "eval_rouge": settings.rouge,
+        "max_steps": settings.steps or -1,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulate,
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.warmup,
+        "lr_scheduler_type": settings.schedule,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.clip,
+        "activation_checkpointing": settings.activation_checkpointing,
+        "bf16": settings.precision == "bf16",
+        "fp16": settings.precision == "fp16",
+        "use_cpu": settings.device == "cpu" or not torch.cuda.is_available(),
+        "seed": settings.seed,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": settings.eval_every or None,
+        "save_strategy": "steps" if settings.save_every else "no",
+        "save_steps": settings.save_every or 500,
+        "save_total_limit": None if settings.keep_checkpoints else 2,
+        "report_to": list(settings.report_to),
+        "disable_tqdm": not progress_bar,
+    }
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+def _data(
+    pair: Pair, settings: DistillSettings, shared: Path, report: OnProgress
+) -> tuple[Examples, Examples | None, Path | None]:
+    """Training examples, held-out examples, and the folder of the teacher cache."""
+    reading = {"max_length": settings.max_length, "on_bad": settings.on_bad, "limit": settings.limit}
+    folder = Path(settings.cache_folder) if settings.cache_folder else shared / "teacher-cache"
+    caching = settings.teacher_cache and settings.responses != "student"
+    if settings.responses == "teacher":
+        prompts = read_examples(settings.data, pair.tokenizer, needs_response=False, **reading)
+        train = _teacher_writes(pair, settings, prompts, shared, folder if caching else None, report)
+    else:
+        needs = settings.responses == "file"
+        train = read_examples(settings.data, pair.tokenizer, needs_response=needs, **reading)
+    held_out = None
+    if settings.eval_data is not None:
+        held_out = read_examples(
+            settings.eval_data,
+            pair.tokenizer,
+            max_length=settings.max_length,
+            on_bad=settings.on_bad,
+            limit=settings.eval_limit,
+        )
+    if not caching:
+        return train, held_out, None
+    if is_main_process():
+        wanted = [*train.examples, *(held_out.examples if held_out is not None else [])]
+        fill_cache(
+            folder,
+            pair.teacher,
+            pair.tokenizer,
+            wanted,
+            pair.teacher_sha256,
+            batch_size=settings.batch_size,
+            on_progress=lambda done, total: report(Progress("teacher", done, total, "teacher's hidden states")),
+        )
+    _wait_for_main_process()
+    return train, held_out, folder
+
+
+def _teacher_writes(
+    pair: Pair, settings: DistillSettings, prompts: Examples, shared: Path, cache: Path | None, report: OnProgress
+) -> Examples:
+    """The teacher's answers to the prompts, made once; with a cache its hidden states are kept as they pass by."""
+    file = shared / "responses.jsonl"
+    sampling = Sampling(
+        do_sample=not settings.greedy,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.response_temperature,
+        top_p=settings.top_p,
+        seed=settings.response_seed,
+    )
+    if is_main_process() and not is_complete(file):
+        writer = None
+        if cache is not None:
+            writer = CacheWriter(cache, pair.teacher_sha256, tokenizer_sha256(pair.tokenizer))
+
+        def keep(index: int, answer: Any) -> None:
+            from dataclasses import replace
+
+            example = replace(prompts.examples[index], response_ids=answer.response_ids)
+            if writer is not None:
+                writer.add(example_key(example), answer.hidden)
+
+        write_rollouts(
+            file,
+            pair.teacher,
+            pair.tokenizer,
+            [example.messages for example in prompts.examples],
+            [example.prompt_ids for example in prompts.examples],
+            sampling,
+            model_id=pair.teacher_id,
+            model_sha256=pair.teacher_sha256,
+            batch_size=4 * settings.batch_size,
+            vocabulary_size=pair.vocabulary_size,
+            on_answer=keep if writer is not None else None,
+            on_progress=lambda done, total, _: report(Progress("generate", done, total, "teacher's answers")),
+        )
+        if writer is not None:
+            writer.flush()
+    _wait_for_main_process()
+    return read_examples(file, pair.tokenizer, max_length=settings.max_length)
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+def _write_record(output: Path, record: RunRecord) -> None:
+    write_whole(output / "run.json", json.dumps(asdict(record)) + "\n")
+
+
+def read_record(output: Path) -> RunRecord | None:
+    """The record of a finished run, or None."""
+    if not (output / "run.json").exists() or not (output / "student").is_dir():
+        return None
+    return RunRecord(**json.loads((output / "run.json").read_text(encoding="utf-8")))
+
+
+def _write_report(output: Path, records: Sequence[RunRecord], settings: DistillSettings) -> None:
+    title = "SpecKD: " + (" against ".join(record.name for record in records))
+    words, command = verdict(records), command_of(settings)
+    write_whole(output / "log.csv", to_csv(records))
+    write_whole(output / "report.md", to_markdown(records, title, words, command))
+    write_whole(output / "report.html", to_html(records, title, words, command))
+
+
+def verdict(records: Sequence[RunRecord]) -> str:
+    """What happened, in a sentence or two, true to the numbers."""
+    if not records or not records[0].after:
+        return "No held-out text was given, so nothing is known but the training curves."
+    if len(records) == 1:
+        before, after = records[0].before, records[0].after
+        return (
+            f"In {records[0].settings['steps']} steps the held-out divergence went from {before['divergence']:.3f} to "
+            f"{after['divergence']:.3f} nats a token, and TAR from {before['tar']:.3f} to {after['tar']:.3f}."
+        )
+    best = min(records, key=lambda record: record.after["divergence"])
+    others = [record for record in records if record is not best]
+    gap = min(record.after["divergence"] for record in others) - best.after["divergence"]
+    return (
+        f"{best.name} reached the lowest held-out divergence, {best.after['divergence']:.3f} nats a token, "
+        f"{gap:.3f} below the next. One seed each: a change of seed may move these figures as much."
+    )
+
+
+def command_of(settings: DistillSettings) -> str:
+    """The shell command that repeats a run."""
+    parts = ["python", "-m", "speckd", "distill", settings.data, "--output", settings.output]
+    for item in fields(DistillSettings):
+        value = getattr(settings, item.name)
+        if item.name in ("data", "output", "gates") or value == item.default:
+            continue
+        option = "--" + _OPTION.get(item.name, item.name.replace("_", "-"))
+        if item.name == "teacher_cache":
+            parts.append("--no-teacher-cache")
+        elif item.name == "report_to":
+            parts += [option, ",".join(value)]
+        elif isinstance(value, bool):
+            parts.append(option)
+        else:
+            parts += [option, str(value)]
+    parts += ["--compare" if len(settings.gates) > 1 else "--gate", ",".join(settings.gates)]
+    return shlex.join(parts)
+
+
+_OPTION = {"on_bad": "on-bad"}
+
+
+def _write_student(output: Path, pair: Pair, record: RunRecord, settings: DistillSettings) -> None:
+    """The student under a temporary name, then renamed: whole or absent."""
+    partial, target = output / ".student.partial", output / "student"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_student(pair.student, partial, pair.tokenizer, dtype=getattr(torch, settings.save_dtype))
+        (partial / "README.md").write_text(model_card(pair, record, settings), encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+    except OSError as error:
+        raise OSError(
+            f"{target} cannot be written ({error.strerror or error}): free some space, then run the same command with "
+            "--resume."
+        ) from error
+
+
+def model_card(pair: Pair, record: RunRecord, settings: DistillSettings) -> str:
+    """The README.md of a trained student: what it is, how it was made, how good it is, how to load it."""
+    from peft import PeftModel
+
+    adapter = isinstance(pair.student, PeftModel)
+    base = pair.student.peft_config["default"].base_model_name_or_path if adapter else pair.teacher_id
+    front = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [speckd, distillation]"]
+    front += [f"base_model: {base}"] if base and "/" in str(base) and not Path(str(base)).exists() else []
+    front += ["---", ""]
+    loading = (
+        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f'base = AutoModelForCausalLM.from_pretrained("{base}")\nmodel = PeftModel.from_pretrained(base, "student")'
+        if adapter
+        else 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("student")'
+    )
+    report = to_markdown([record], settings.name, verdict([record]), command_of(settings))
+    exact = f"The figures hold for the teacher with sha256 `{pair.teacher_sha256}`."
+    return "\n".join([*front, report, exact, "", "```python", loading, "```", ""])

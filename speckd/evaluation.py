@@ -1,0 +1,223 @@
+"""How good a student is on held-out text: divergence, TAR, acceptance probability, agreement, ROUGE-L.
+
+Every figure but ROUGE-L is a mean over the response tokens of given answers (the teacher's, as a rule), so two students
+are compared on the very same rows.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speckd.data import Example, collate
+from speckd.gates import DEFAULT_K, TopK
+from speckd.rollouts import Sampling, generate
+
+# --- sums over the rows of each example ---------------------------------------------------------------------------
+
+FACTS = (
+    "n_tokens",
+    "divergence",
+    "accepted",
+    "weighted_divergence",
+    "teacher_entropy",
+    "student_entropy",
+    "acceptance",
+    "agreement",
+)
+
+
+def sum_facts(loss: Any, owners: Tensor, n_examples: int) -> Tensor:
+    """Add up what the loss found at each row, for each example: (B, len(FACTS)) float64 on the rows' device.
+
+    Args:
+        loss: the GatedLoss of the rows, with its extras where they are wanted (0 where they are not).
+        owners: (N,) the example of each row, from 0 to n_examples - 1.
+        n_examples: B.
+    """
+    rows = loss.divergence.new_zeros((len(owners), len(FACTS)), dtype=torch.float64)  # (N, F)
+    divergence = loss.divergence.double()
+    rows[:, 0] = 1.0
+    rows[:, 1] = divergence
+    rows[:, 2] = loss.accepted.double()
+    # 0 times an infinite divergence is a masked row, not a number that is undefined.
+    rows[:, 3] = torch.where(loss.weights == 0, 0.0, loss.weights.double() * divergence)
+    extras = (loss.teacher_entropy, loss.student_entropy, loss.acceptance_probability, loss.agreement)
+    for column, values in enumerate(extras, start=4):
+        if values is not None:
+            rows[:, column] = values.double()
+    return rows.new_zeros((n_examples, len(FACTS))).index_add_(0, owners.to(rows.device), rows)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A student's held-out figures.
+
+    Attributes:
+        n_examples, n_tokens: how much text they are from.
+        divergence: mean D(teacher, student) per response token, in nats, no gate.
+        tar: share of response tokens where the student's proposal is among the teacher's k most probable.
+        acceptance: mean chance that one random draw from the student is accepted, 1 - TVD.
+        agreement: share of response tokens where both have the same most probable next token.
+        teacher_entropy, student_entropy: mean entropy of the next-token distributions, in nats.
+        rouge_l: mean ROUGE-L F1 of the student's greedy answers against the teacher's; None where not measured.
+        k: of ``tar``. divergence_name: which divergence.
+    """
+
+    n_examples: int
+    n_tokens: int
+    divergence: float
+    tar: float
+    acceptance: float
+    agreement: float
+    teacher_entropy: float
+    student_entropy: float
+    rouge_l: float | None = None
+    k: int = DEFAULT_K
+    divergence_name: str = "forward_kl"
+
+    @classmethod
+    def of(cls, facts: Tensor, k: int, divergence_name: str, rouge_l: float | None = None) -> "Scores":
+        """From the (B, F) sums of all examples."""
+        total = dict(zip(FACTS, facts.sum(0).tolist(), strict=True))
+        n = total["n_tokens"] or float("nan")
+        return cls(
+            n_examples=len(facts),
+            n_tokens=int(total["n_tokens"]),
+            divergence=total["divergence"] / n,
+            tar=total["accepted"] / n,
+            acceptance=total["acceptance"] / n,
+            agreement=total["agreement"] / n,
+            teacher_entropy=total["teacher_entropy"] / n,
+            student_entropy=total["student_entropy"] / n,
+            rouge_l=rouge_l,
+            k=k,
+            divergence_name=divergence_name,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate_pair(
+    pair: Any,
+    examples: Sequence[Example],
+    *,
+    k: int = DEFAULT_K,
+    divergence: str = "forward_kl",
+    temperature: float = 1.0,
+    batch_size: int = 8,
+    teacher_cache: Any | None = None,
+    n_rouge: int = 0,
+    max_new_tokens: int = 128,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Score a pair's student on given answers.
+
+    Args:
+        pair: from ``load_pair``.
+        examples: prompts with responses, from ``read_examples``.
+        k: of TAR. divergence, temperature: as in training.
+        teacher_cache: saves the teacher's pass where it holds the examples.
+        n_rouge: how many of the prompts both models answer greedily, for ROUGE-L; 0 for none.
+        max_new_tokens: longest of those answers.
+        on_progress: told (examples done, examples in all).
+    Returns:
+        Scores.
+    """
+    from speckd.trainer import GatedStudent  # the same forward as in training, so that the figures are the same
+
+    scorer = GatedStudent(pair.student, pair.teacher, TopK(k=k, beta=1.0), divergence, temperature).eval()
+    facts = []
+    order = sorted(range(len(examples)), key=lambda index: -len(examples[index].response_ids))
+    for start in range(0, len(order), batch_size):
+        part = [examples[index] for index in order[start : start + batch_size]]
+        batch = batch_of(part, teacher_cache, pair.tokenizer.pad_token_id or 0)
+        with torch.no_grad():
+            facts.append(scorer(**to_device(batch, pair.device))["facts"].cpu())
+        if on_progress is not None:
+            on_progress(start + len(part), len(order))
+    rouge = rouge_of_answers(pair, examples[:n_rouge], max_new_tokens, batch_size) if n_rouge else None
+    return Scores.of(torch.cat(facts), k, divergence, rouge)
+
+
+def batch_of(examples: Sequence[Example], teacher_cache: Any | None, pad_id: int) -> dict[str, Any]:
+    """A batch of examples, with what a cache holds of the teacher."""
+    return collate(
+        [
+            {
+                "input_ids": example.prompt_ids + example.response_ids,
+                "n_prompt": len(example.prompt_ids),
+                "number": example.number,
+                "teacher_hidden": teacher_cache.rows(example)
+                if teacher_cache is not None and example in teacher_cache
+                else None,
+            }
+            for example in examples
+        ],
+        pad_id,
+    )
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+# --- ROUGE-L ------------------------------------------------------------------------------------------------------
+
+
+def rouge_l(reference: str, answer: str) -> float:
+    """ROUGE-L F1 of an answer: how long a subsequence of words the two share, 0 (none) to 1 (the same words in order).
+
+    Words are runs of letters and digits in lower case, without stemming: the figures are those of Google's rouge_score
+    with use_stemmer=False. That package is not used: it brings NLTK along for these twenty lines.
+
+    Source: Lin 2004.
+    """
+    first, second = (re.findall(r"[a-z0-9]+", text.lower()) for text in (reference, answer))
+    if not first or not second:
+        return 0.0
+    longest = _longest_common_subsequence(first, second)
+    precision, recall = longest / len(second), longest / len(first)
+    return 2 * precision * recall / (precision + recall) if longest else 0.0
+
+
+def _longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    row = [0] * (len(second) + 1)
+    for word in first:
+        diagonal = 0
+        for place, other in enumerate(second, start=1):
+            above = row[place]
+            row[place] = diagonal + 1 if word == other else max(above, row[place - 1])
+            diagonal = above
+    return row[-1]
+
+
+def greedy_answers(
+    model: Any, tokenizer: Any, examples: Sequence[Example], max_new_tokens: int, batch_size: int = 8
+) -> list[str]:
+    """The model's greedy answers to the prompts of some examples, as text."""
+    texts = [""] * len(examples)
+    prompts = [example.prompt_ids for example in examples]
+    for index, answer in generate(
+        model, tokenizer, prompts, Sampling(max_new_tokens=max_new_tokens), batch_size=batch_size
+    ):
+        texts[index] = tokenizer.decode(answer.response_ids, skip_special_tokens=True)
+    return texts
+
+
+def rouge_of_answers(
+    pair: Any,
+    examples: Sequence[Example],
+    max_new_tokens: int,
+    batch_size: int = 8,
+    references: Sequence[str] | None = None,
+) -> float:
+    """Mean ROUGE-L of the student's greedy answers against the teacher's; the latter are made where none are given."""
+    if references is None:
+        references = greedy_answers(pair.teacher, pair.tokenizer, examples, max_new_tokens, batch_size)
+    answers = greedy_answers(pair.student, pair.tokenizer, examples, max_new_tokens, batch_size)
+    return sum(rouge_l(*texts) for texts in zip(references, answers, strict=True)) / max(1, len(examples))

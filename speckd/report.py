@@ -1,0 +1,307 @@
+"""A training run as files for people: Markdown, CSV, and curves as one self-contained HTML page.
+
+The curves are small SVG pictures written here: no script, no font and no picture from elsewhere, so the page opens
+anywhere and forever. Every racer has a dash pattern beside its colour.
+"""
+
+import csv
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One trained student, as its report tells it.
+
+    Attributes:
+        name: of the racer, as a legend names it.
+        settings: name -> value, in the order to be shown.
+        rows: the log: training rows have "loss", evaluations have names that begin with "eval_".
+        before, after: held-out figures of the student before and after, names as in ``Scores``.
+        seconds: of training.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    rows: Sequence[Row]
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+TRAINING = {  # column of the log -> (words, unit)
+    "loss": ("Loss", "nats a token, after the gate"),
+    "divergence": ("Divergence", "nats a token, no gate"),
+    "tar": ("Token acceptance rate", "share of tokens"),
+    "masked_share": ("Share of the loss masked", "share of the divergence"),
+    "teacher_entropy": ("Teacher's entropy", "nats"),
+    "student_entropy": ("Student's entropy", "nats"),
+    "grad_norm": ("Gradient norm", "before clipping"),
+    "learning_rate": ("Learning rate", "a step"),
+    "tokens_per_second": ("Speed", "response tokens a second"),
+}
+HELD_OUT = {  # name in Scores -> (words, unit, whether more is better)
+    "divergence": ("Divergence", "nats a token", False),
+    "tar": ("TAR", "share of tokens", True),
+    "acceptance": ("Acceptance probability, 1 - TVD", "mean", True),
+    "agreement": ("Next-token agreement", "share of tokens", True),
+    "rouge_l": ("ROUGE-L of greedy answers", "F1 against the teacher's", True),
+    "student_entropy": ("Student's entropy", "nats", None),
+    "teacher_entropy": ("Teacher's entropy", "nats", None),
+}
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a6a00", "#56b4e9", "#777777", "#a04000")  # Okabe and Ito
+_DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 5", "1 2", "12 4", "4 2 1 2")
+
+
+# --- CSV and Markdown ---------------------------------------------------------------------------------------------
+
+
+def to_csv(runs: Sequence[RunRecord]) -> str:
+    """Every row of every run's log; a column where any row has the number, empty where it has none."""
+    columns: list[str] = ["run", "step"]
+    for run in runs:
+        for row in run.rows:
+            columns += [name for name in row if name not in columns]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for run in runs:
+        for row in run.rows:
+            writer.writerow({"run": run.name, **row})
+    return text.getvalue()
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number for a person: three significant digits, thousands apart, a dash for nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if value == 0 or math.isinf(value):
+        return f"{value:g}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}" if places <= 8 else f"{value:.2e}"
+
+
+def held_out_table(runs: Sequence[RunRecord]) -> list[list[str]]:
+    """The held-out figures: head, then one line a figure: its name, before, and each run's after with its change."""
+    shared_start = all(run.before == runs[0].before for run in runs)
+    head = ["Held out", *(["before"] if shared_start else []), *(run.name for run in runs)]
+    table = [head]
+    for name, (words, unit, _) in HELD_OUT.items():
+        if not any(run.after.get(name) is not None or run.before.get(name) is not None for run in runs):
+            continue
+        line = [f"{words} ({unit})"]
+        if shared_start:
+            line.append(number(runs[0].before.get(name)))
+        for run in runs:
+            line.append(_with_change(run.before.get(name), run.after.get(name)))
+        table.append(line)
+    return table
+
+
+def _with_change(before: Any, after: Any) -> str:
+    if after is None:
+        return "-"
+    if before is None:
+        return number(after)
+    change = after - before
+    return f"{number(after)} ({'+' if change >= 0 else '−'}{number(abs(change))})"
+
+
+def to_markdown(runs: Sequence[RunRecord], title: str, words: str = "", command: str = "") -> str:
+    """The report in Markdown: the sentence, the held-out table, what was run, and the command that repeats it."""
+    parts = [f"# {title}", ""]
+    if words:
+        parts += [words, ""]
+    parts += [*_markdown_table(held_out_table(runs)), ""]
+    last = [["Training", *(run.name for run in runs)]]
+    for name, (label, unit) in TRAINING.items():
+        values = [_last(run.rows, name) for run in runs]
+        if any(value is not None for value in values):
+            last.append([f"{label} at the end ({unit})", *(number(value) for value in values)])
+    last.append(["Seconds of training", *(number(float(run.seconds)) for run in runs)])
+    parts += [*_markdown_table(last), ""]
+    parts += [*_markdown_table(settings_table(runs)), ""]
+    if command:
+        parts += ["The command that repeats it:", "", "```sh", command, "```", ""]
+    return "\n".join(parts)
+
+
+def settings_table(runs: Sequence[RunRecord]) -> list[list[str]]:
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
+    table = [["Setting", *(run.name for run in runs)]]
+    table += [[name, *(_setting(run.settings.get(name)) for run in runs)] for name in names]
+    return table
+
+
+def _setting(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else ("-" if value is None else str(value))
+
+
+def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
+    return [lines[0], "|---|" + "---:|" * (len(table[0]) - 1), *lines[1:]]
+
+
+def _last(rows: Sequence[Row], name: str) -> Any:
+    """The mean of the last tenth of a curve (at least one row): single steps jump about."""
+    values = [row[name] for row in rows if name in row and isinstance(row[name], int | float)]
+    if not values:
+        return None
+    tail = values[-max(1, len(values) // 10) :]
+    return float(sum(tail) / len(tail))
+
+
+# --- HTML ---------------------------------------------------------------------------------------------------------
+
+
+def to_html(runs: Sequence[RunRecord], title: str, words: str = "", command: str = "") -> str:
+    """The report as one HTML page with curves; it needs nothing from anywhere."""
+    escape = html.escape
+    charts = []
+    for name in ("loss", "divergence", "tar", "masked_share", "tokens_per_second"):
+        curves = [(run.name, _points(run.rows, name), _points(run.rows, f"eval_{name}")) for run in runs]
+        if any(points for _, points, _ in curves):
+            label, unit = TRAINING[name]
+            charts.append(chart(f"{label} ({unit})", curves))
+    body = [f"<h1>{escape(title)}</h1>"]
+    if words:
+        body.append(f"<p>{escape(words)}</p>")
+    body.append(_html_table(held_out_table(runs)))
+    body.append("<p class=note>Lines: training, one point a step. Circles: held out.</p>")
+    body.append(f'<div class="charts">{"".join(charts)}</div>')
+    body.append(_html_table(settings_table(runs)))
+    if command:
+        body.append(f"<p>The command that repeats it:</p><pre>{escape(command)}</pre>")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def _points(rows: Sequence[Row], name: str) -> list[tuple[float, float]]:
+    return [
+        (float(row["step"]), float(row[name]))
+        for row in rows
+        if name in row and isinstance(row[name], int | float) and math.isfinite(row[name])
+    ]
+
+
+def _html_table(table: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        first, *others = (html.escape(cell) for cell in cells)
+        scope = ' scope="col"' if tag == "th" else ""
+        return (
+            f'<tr><th scope="row">{first}</th>' + "".join(f"<{tag}{scope}>{cell}</{tag}>" for cell in others) + "</tr>"
+        )
+
+    return (
+        '<div class="wide"><table><thead>'
+        + line(table[0], "th")
+        + "</thead><tbody>"
+        + "".join(line(cells, "td") for cells in table[1:])
+        + "</tbody></table></div>"
+    )
+
+
+Curve = tuple[str, Sequence[tuple[float, float]], Sequence[tuple[float, float]]]
+
+
+def chart(title: str, curves: Sequence[Curve], width: int = 460, height: int = 240) -> str:
+    """Curves over training steps as an SVG picture.
+
+    Args:
+        title: with the unit of the upright axis.
+        curves: name, the points of its line, the points of its circles.
+        width, height: of the view box.
+    """
+    left, right, top, bottom = 52, 12, 30, 34
+    points = [point for _, line, circles in curves for point in (*line, *circles)]
+    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    y_low, y_high = min(y for _, y in points), max(y for _, y in points)
+    x_high = x_high if x_high > x_low else x_low + 1
+    margin = (y_high - y_low) * 0.06 or abs(y_high) * 0.1 or 1.0
+    y_low, y_high = y_low - margin, y_high + margin
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = left + (x - x_low) / (x_high - x_low) * (width - left - right)
+        down = top + (y_high - y) / (y_high - y_low) * (height - top - bottom)
+        return round(across, 1), round(down, 1)
+
+    parts = [f'<text x="{left}" y="14" class="title">{html.escape(title)}</text>']
+    for value in ticks(y_low, y_high):
+        _, y = at(x_low, value)
+        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y}" y2="{y}" class="grid"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" class="tick end">{value:g}</text>')
+    for value in ticks(x_low, x_high):
+        x, _ = at(value, y_low)
+        parts.append(f'<text x="{x}" y="{height - bottom + 15}" class="tick middle">{value:g}</text>')
+    parts.append(f'<text x="{(left + width - right) / 2}" y="{height - 4}" class="tick middle">step</text>')
+    for index, (name, line, circles) in enumerate(curves):
+        colour, dash = _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
+        if line:
+            path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in line))
+            parts.append(
+                f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6" stroke-dasharray="{dash}">'
+                f"<title>{html.escape(name)}</title></polyline>"
+            )
+        for x, y in (at(*point) for point in circles):
+            parts.append(f'<circle cx="{x}" cy="{y}" r="3.2" class="held" stroke="{colour}"/>')
+    legend = "".join(_legend_entry(name, index) for index, (name, *_) in enumerate(curves))
+    ends = "; ".join(f"{name} ends at {line[-1][1]:.4g}" for name, line, _ in curves if line)
+    label = html.escape(f"{title}: {ends}")
+    return (
+        f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+        f"<figcaption>{legend}</figcaption></figure>"
+    )
+
+
+def _legend_entry(name: str, index: int) -> str:
+    colour, dash = _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
+    line = f'<line x1="0" x2="30" y1="4" y2="4" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>'
+    return f'<span><svg width="30" height="8" aria-hidden="true">{line}</svg> {html.escape(name)}</span>'
+
+
+def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round numbers within a range, about as many as wanted."""
+    rough = (high - low) / max(1, wanted)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(place * step, 12) for place in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --soft: #666; --line: #ddd; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e8e8e8; --soft: #a5a5a5; --line: #3a3d42; } }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 960px; margin: 0 auto; padding: 24px 16px; }
+h1 { font-size: 22px; font-weight: 600; }
+.note { color: var(--soft); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; margin: 12px 0; font-variant-numeric: tabular-nums; }
+th, td { padding: 4px 12px 4px 0; text-align: right; border-bottom: 1px solid var(--line); font-weight: 400; }
+th[scope=row] { text-align: left; }
+thead th { font-weight: 600; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 20px; }
+figure { margin: 0; }
+svg { max-width: 100%; }
+figcaption { display: flex; flex-wrap: wrap; gap: 4px 16px; color: var(--soft); font-size: 13px; }
+.title { font-size: 13px; font-weight: 600; fill: var(--ink); }
+.tick { font-size: 11px; fill: var(--soft); font-variant-numeric: tabular-nums; }
+.end { text-anchor: end; }
+.middle { text-anchor: middle; }
+.grid { stroke: var(--line); stroke-width: 1; }
+.held { fill: var(--paper); stroke-width: 1.6; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); padding: 10px; }
+"""

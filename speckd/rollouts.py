@@ -1,0 +1,393 @@
+"""Where responses come from: a model answers prompts, in batches, the same answer whatever the batch.
+
+A rollout file is JSON lines: a head that says who answered and how, one line an answer in the order they were made,
+and a closing line written last. A file without its closing line is unfinished: asking for it again goes on where it
+stopped. An answer keeps its token ids beside its text, since text does not always lead back to the same tokens.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+_NUCLEUS_GUESS = 512  # tokens that usually hold the nucleus; a full sort of 49,152 costs ten times as much
+_SAMPLING_STREAM = 1  # second word of the Philox key; the gates' coins use 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn.
+
+    Attributes:
+        do_sample: False is greedy; temperature, top_p and seed then count for nothing.
+        max_new_tokens: longest answer, its stop token included.
+        temperature: divides the logits, above 0.
+        top_p: keeps the fewest most probable tokens whose probability reaches it, 0 (excluded) to 1 (all).
+        seed: with a prompt's own number it names the uniforms of one answer, so neither batch nor order changes it.
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    do_sample: bool = False
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}: an answer has at least one token.")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}: choose one above 0; greedy is do_sample=False.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: choose a number above 0 and up to 1.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}: choose a whole number from 0 to 2**63 - 1.")
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One answer.
+
+    Attributes:
+        response_ids: its token ids, with the stop token where the model emitted it.
+        finished: whether it did, or was cut at max_new_tokens.
+        hidden: (n, H) float16, the model's last hidden state that predicted each token, where it was asked for. The
+            answers of a teacher so fill its cache at no further cost.
+    """
+
+    response_ids: list[int]
+    finished: bool
+    hidden: Tensor | None = None
+
+
+def answer_uniforms(seed: int, answer: int, max_new_tokens: int) -> np.ndarray:
+    """The uniforms that pick each token of one answer: (max_new_tokens,) float64 in [0, 1)."""
+    stream = np.random.Philox(key=[seed, _SAMPLING_STREAM], counter=[0, 0, 0, answer])
+    return np.random.Generator(stream).random(max_new_tokens)
+
+
+def draw_from_nucleus(logits: Tensor, uniforms: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    """Draw one token a row from the smallest set of likely tokens that holds top_p, by inverse CDF.
+
+    Args:
+        logits: (B, V).
+        uniforms: (B,) float64 in [0, 1).
+        temperature, top_p: as in Sampling.
+    Returns:
+        (B,) token ids.
+    """
+    logprobs = torch.log_softmax(logits.float() / temperature, -1)
+    n_likely = min(_NUCLEUS_GUESS if top_p < 1 else logprobs.shape[-1], logprobs.shape[-1])
+    while True:
+        values, ids = logprobs.topk(n_likely)  # sorted, likeliest first
+        cumulative = values.double().exp().cumsum(-1)  # (B, n_likely)
+        if n_likely == logprobs.shape[-1] or bool((cumulative[:, -1] >= top_p).all()):
+            break
+        n_likely = min(8 * n_likely, logprobs.shape[-1])
+    # The nucleus ends with the token that reaches top_p. That token is in it.
+    size = (cumulative < min(top_p, 1.0)).sum(-1).clamp(max=n_likely - 1)  # (B,)
+    mass = cumulative.gather(-1, size[:, None])
+    picks = torch.searchsorted(cumulative, uniforms[:, None].to(cumulative) * mass, right=True)
+    return ids.gather(-1, torch.minimum(picks, size[:, None])).squeeze(-1)
+
+
+class _OwnDraws(LogitsProcessor):
+    """Leaves one token of each row possible: the one its own uniform picks. So greedy decoding then takes it."""
+
+    def __init__(self, sampling: Sampling, answers: Sequence[int], vocabulary_size: int, prompt_length: int) -> None:
+        self.sampling, self.vocabulary_size, self.prompt_length = sampling, vocabulary_size, prompt_length
+        rows = [answer_uniforms(sampling.seed, answer, sampling.max_new_tokens) for answer in answers]
+        self.uniforms = torch.from_numpy(np.stack(rows))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores[:, : self.vocabulary_size]  # padded rows of a head name no token
+        if not self.sampling.do_sample:
+            return scores
+        step = input_ids.shape[1] - self.prompt_length
+        drawn = draw_from_nucleus(scores, self.uniforms[:, step], self.sampling.temperature, self.sampling.top_p)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None].to(scores.device), 0.0)
+
+
+class _AskToStop(StoppingCriteria):
+    def __init__(self, should_stop: Callable[[], bool] | None, on_step: Callable[[], None] | None) -> None:
+        self.should_stop, self.on_step = should_stop, on_step
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
+        if self.on_step is not None:
+            self.on_step()
+        stop = self.should_stop is not None and self.should_stop()
+        return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
+
+
+def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: those of the model's generation settings and the tokenizer's own, in order."""
+    listed = getattr(model.generation_config, "eos_token_id", None)
+    ids = [] if listed is None else ([listed] if isinstance(listed, int) else list(listed))
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
+        ids.append(tokenizer.eos_token_id)
+    return ids
+
+
+@torch.no_grad()
+def generate_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    answers: Sequence[int] | None = None,
+    vocabulary_size: int | None = None,
+    keep_hidden: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> list[Answer]:
+    """Let a model answer a few prompts at once.
+
+    Args:
+        model: a causal language model; it is put in evaluation mode for the while.
+        tokenizer: for its stop and padding tokens.
+        prompt_ids: the token ids of each prompt, its generation prompt included; at least one token each.
+        sampling: how answers are drawn.
+        answers: a number for each prompt that names its uniforms; 0, 1, 2, ... where none are given.
+        vocabulary_size: rows of the head that name tokens; all of them where none is given.
+        keep_hidden: also return the hidden states that predicted the tokens.
+        should_stop, on_step: asked, and told, after each token. A stop keeps what was written so far.
+    Returns:
+        One Answer a prompt, in their order.
+    Raises:
+        ValueError: a prompt has no token.
+    """
+    if not prompt_ids:
+        return []
+    if not all(len(ids) for ids in prompt_ids):
+        raise ValueError("a prompt has no token: give each prompt some text.")
+    answers = range(len(prompt_ids)) if answers is None else answers
+    stops = stop_token_ids(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stops[0] if stops else 0)
+    length = max(len(ids) for ids in prompt_ids)
+    # Padding on the left, so that every answer starts in the same column.
+    input_ids = torch.tensor([[pad] * (length - len(ids)) + list(ids) for ids in prompt_ids])
+    mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in prompt_ids])
+    head_rows = vocabulary_size or model.get_output_embeddings().weight.shape[0]
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    kept: list[Tensor] = []  # one (B, H) a token
+
+    def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
+        kept.append(output.last_hidden_state[:, -1].to("cpu", torch.float16))
+
+    hook = model.get_decoder().register_forward_hook(keep) if keep_hidden else None
+    try:
+        written = model.generate(
+            input_ids=input_ids.to(device),
+            attention_mask=mask.to(device),
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            num_beams=1,
+            max_new_tokens=sampling.max_new_tokens,
+            max_length=None,
+            pad_token_id=pad,
+            eos_token_id=stops or None,
+            logits_processor=LogitsProcessorList([_OwnDraws(sampling, list(answers), head_rows, length)]),
+            stopping_criteria=StoppingCriteriaList([_AskToStop(should_stop, on_step)]),
+            use_cache=True,
+        )
+    finally:
+        model.train(was_training)
+        if hook is not None:
+            hook.remove()
+    hidden = torch.stack(kept, 1) if kept else None  # (B, T, H)
+    return [
+        _cut_at_stop(row, stops, hidden[index] if hidden is not None else None)
+        for index, row in enumerate(written[:, length:].tolist())
+    ]
+
+
+def _cut_at_stop(ids: list[int], stops: Sequence[int], hidden: Tensor | None) -> Answer:
+    n_tokens = next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))
+    finished = ids[n_tokens - 1] in stops
+    return Answer(ids[:n_tokens], finished, hidden[:n_tokens].clone() if hidden is not None else None)
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of like length, so that little is padded; the longest first, so that memory fails early."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    batch_size: int = 16,
+    answers: Sequence[int] | None = None,
+    vocabulary_size: int | None = None,
+    keep_hidden: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Iterator[tuple[int, Answer]]:
+    """Answers to any number of prompts, batch by batch: yields (index of the prompt, its Answer).
+
+    A stop ends the iteration; the batch that was being written is dropped. Other arguments as in generate_batch.
+    """
+    answers = range(len(prompt_ids)) if answers is None else answers
+    for batch in batches_by_length([len(ids) for ids in prompt_ids], batch_size):
+        made = generate_batch(
+            model,
+            tokenizer,
+            [prompt_ids[index] for index in batch],
+            sampling,
+            answers=[answers[index] for index in batch],
+            vocabulary_size=vocabulary_size,
+            keep_hidden=keep_hidden,
+            should_stop=should_stop,
+            on_step=on_step,
+        )
+        if should_stop is not None and should_stop():
+            return
+        yield from zip(batch, made, strict=True)
+
+
+# --- files of answers ---------------------------------------------------------------------------------------------
+
+FORMAT = "speckd.rollouts"
+
+
+def write_rollouts(
+    path: str | os.PathLike[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[dict[str, str]]],
+    prompt_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    model_id: str,
+    model_sha256: str,
+    batch_size: int = 16,
+    vocabulary_size: int | None = None,
+    on_answer: Callable[[int, Answer], None] | None = None,
+    on_progress: Callable[[int, int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Path:
+    """Write a model's answers to a file, going on where an unfinished file of the same request stopped.
+
+    Args:
+        path: the file; its folder is made.
+        prompts: the chat messages of each prompt, as they are to stand in the file.
+        prompt_ids: the same prompts as token ids.
+        model_id, model_sha256: written into the head; a file of another model is refused.
+        on_answer: told (index of the prompt, its answer with hidden states) before the answer is written.
+        on_progress: told (answers made, answers asked for, tokens made in this call) after each batch.
+        should_stop: asked after each token; what is finished stays in the file.
+    Returns:
+        The path. ``is_complete`` tells whether every answer is there.
+    Raises:
+        ValueError: the file holds the answers to another request.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = {
+        "format": FORMAT,
+        "version": 1,
+        "model": model_id,
+        "model_sha256": model_sha256,
+        "n_prompts": len(prompts),
+        **asdict(sampling),
+    }
+    done = _read_unfinished(path, head)
+    if done is None:
+        return path
+    todo = [index for index in range(len(prompts)) if index not in done]
+    n_done, n_tokens = len(done), 0
+    with path.open("a", encoding="utf-8") as file:
+        if not path.stat().st_size:
+            _write_line(file, head)
+        answered = generate(
+            model,
+            tokenizer,
+            [prompt_ids[index] for index in todo],
+            sampling,
+            batch_size=batch_size,
+            answers=todo,
+            vocabulary_size=vocabulary_size,
+            keep_hidden=on_answer is not None,
+            should_stop=should_stop,
+        )
+        for place, answer in answered:
+            index = todo[place]
+            if on_answer is not None:
+                on_answer(index, answer)
+            text_ids = answer.response_ids[:-1] if answer.finished else answer.response_ids
+            _write_line(
+                file,
+                {
+                    "index": index,
+                    "messages": [dict(message) for message in prompts[index]],
+                    "response": tokenizer.decode(text_ids, skip_special_tokens=False),
+                    "response_ids": answer.response_ids,
+                    "finished": answer.finished,
+                },
+            )
+            n_done, n_tokens = n_done + 1, n_tokens + len(answer.response_ids)
+            if on_progress is not None:
+                on_progress(n_done, len(prompts), n_tokens)
+        if n_done == len(prompts):
+            _write_line(file, {"complete": n_done})
+    return path
+
+
+def _write_line(file, row: dict) -> None:  # type: ignore[no-untyped-def]
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def _read_unfinished(path: Path, head: dict) -> set[int] | None:
+    """The answers that a file already holds; None where it is complete. A last line cut short is taken away."""
+    if not path.exists() or not path.stat().st_size:
+        return set()
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    lines = [json.loads(line) for line in whole.splitlines()]
+    if lines and lines[0] != head:
+        differing = sorted(key for key in head if lines[0].get(key) != head[key])
+        raise ValueError(
+            f"{path} holds the answers to another request: its {', '.join(differing) or 'head'} differ. "
+            "Choose another file, or remove that one."
+        )
+    if len(whole) < len(raw):  # the writer was killed in the middle of a line
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    if lines and "complete" in lines[-1]:
+        return None
+    return {line["index"] for line in lines[1:]}
+
+
+def is_complete(path: str | os.PathLike[str]) -> bool:
+    """Whether a rollout file has its closing line."""
+    path = Path(path)
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 200))
+        tail = file.read()
+    return tail.endswith(b"}\n") and b'\n{"complete": ' in tail
