@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speckd import divergences as div
 from speckd.gates import K_MAX, Draws, draw_and_verify, rank_of, row_uniforms
 from speckd.heads import Head
-from speckd.pairs import OnProgress, Pair, Progress
+from speckd.pairs import Model, OnProgress, Pair, Progress
 from speckd.trace import TopTokens, Trace, selector_ranks
 
 N_TOP = 10
-CHUNK_ROWS = 16  # 16 rows x 49,152 float32 are 3 MB a buffer: the buffers of a chunk stay near the caches
+CHUNK_ROWS = 64  # rows projected at a time: enough that reading the head's matrix is not what takes the time
+BLOCK_ROWS = 4  # rows measured at a time: 4 x 49,152 float32 are 0.8 MB a buffer, so the buffers stay in the cache
 SOURCES = ("teacher", "student", "given")
 
 ShouldStop = Callable[[], bool]
@@ -94,16 +95,23 @@ def inspect(
         uniforms = row_uniforms(seed, torch.zeros_like(positions), positions, K_MAX)
         targets = torch.tensor(response_ids, device=pair.device)
 
-        chunks = []
+        measured: dict[str, Tensor] = {}
         for start in range(0, n_tokens, CHUNK_ROWS):
-            if stopping():
-                raise Stopped
             rows = slice(start, start + CHUNK_ROWS)
             teacher_logits = heads[0].logits(teacher_hidden[rows], pair.vocabulary_size) / temperature  # (n, V)
             student_logits = heads[1].logits(student_hidden[rows], pair.vocabulary_size) / temperature  # (n, V)
-            chunks.append(measure_rows(teacher_logits, student_logits, targets[rows], uniforms[rows]))
+            for first in range(0, len(teacher_logits), BLOCK_ROWS):
+                if stopping():
+                    raise Stopped
+                block = slice(first, first + BLOCK_ROWS)
+                place = slice(start + first, start + first + len(teacher_logits[block]))
+                facts = measure_rows(teacher_logits[block], student_logits[block], targets[place], uniforms[place])
+                for name, values in facts.items():
+                    # Written into place at once: small results kept between large buffers would tear up the heap.
+                    if name not in measured:
+                        measured[name] = torch.empty((n_tokens, *values.shape[1:]), dtype=values.dtype)
+                    measured[name][place] = values
             report(Progress("measure", min(start + CHUNK_ROWS, n_tokens), n_tokens))
-    measured = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     if measured["forward_kl"].isnan().any():
         row = int(measured["forward_kl"].isnan().nonzero()[0])
         raise ValueError(
@@ -130,8 +138,8 @@ def measure_rows(
         name -> (N,) or (N, M) or (N, K) tensors.
     """
     lp, lq = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)  # (N, V)
-    teacher_top, student_top = lp.topk(N_TOP, sorted=True).indices, lq.topk(N_TOP, sorted=True).indices
-    proposals = lq.argmax(-1, keepdim=True)  # (N, 1)
+    teacher_top, student_top = top_tokens(lp, N_TOP), top_tokens(lq, N_TOP)  # (N, 10)
+    proposals = student_top[:, :1]  # (N, 1), the argmax
     asked_of_teacher = torch.cat([targets[:, None], proposals, student_top], -1)  # (N, 12)
     asked_of_student = torch.cat([targets[:, None], teacher_top], -1)  # (N, 11)
     teacher_ranks, student_ranks = rank_of(lp, asked_of_teacher), rank_of(lq, asked_of_student)
@@ -167,22 +175,22 @@ def measure_rows(
 
 def _shared_divergences(lp: Tensor, lq: Tensor) -> dict[str, Tensor]:
     """All divergences, both entropies and the Hellinger distance of (N, V) log-probabilities."""
-    p, q = lp.exp(), lq.exp()
+    # Where both are 0 a mixture's logarithm must stay finite; 1e-38 of probability is nothing in float32.
+    tiny = torch.finfo(lp.dtype).tiny
+    p, q = lp.exp().clamp_(min=tiny), lq.exp().clamp_(min=tiny)
     work = lp - lq  # one (N, V) buffer, used again and again
     results = {"forward_kl": _dot(p, work), "reverse_kl": -_dot(q, work)}
     results["teacher_entropy"], results["student_entropy"] = -_dot(p, lp), -_dot(q, lq)
     torch.sub(p, q, out=work)
     results["tvd"] = 0.5 * work.abs_().sum(-1)
-    tiny = torch.finfo(p.dtype).tiny  # where both are 0 the logarithm only has to be finite
 
     def log_mixture(weight_of_teacher: float) -> Tensor:
-        return torch.lerp(q, p, weight_of_teacher, out=work).clamp_(min=tiny).log_()
+        return torch.lerp(q, p, weight_of_teacher, out=work).log_()
 
-    mixture = log_mixture(div.JSD_TEACHER_WEIGHT)
-    cross_teacher, cross_student = _dot(p, mixture), _dot(q, mixture)
-    results["jsd"] = div.JSD_TEACHER_WEIGHT * (-results["teacher_entropy"] - cross_teacher) + (
-        1 - div.JSD_TEACHER_WEIGHT
-    ) * (-results["student_entropy"] - cross_student)
+    mixture, b = log_mixture(div.JSD_TEACHER_WEIGHT), div.JSD_TEACHER_WEIGHT
+    teacher_part = -results["teacher_entropy"] - _dot(p, mixture)
+    student_part = -results["student_entropy"] - _dot(q, mixture)
+    results["jsd"] = b * teacher_part + (1 - b) * student_part
     results["skew_kl"] = -results["teacher_entropy"] - _dot(p, log_mixture(div.SKEW))
     results["skew_reverse_kl"] = -results["student_entropy"] - _dot(q, log_mixture(1 - div.SKEW))
     roots = torch.sub(p.sqrt_(), q.sqrt_(), out=work)
@@ -199,7 +207,24 @@ def _shared_divergences(lp: Tensor, lq: Tensor) -> dict[str, Tensor]:
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """sum_v first * second of each row; on a CPU row by row through BLAS, which needs no product in memory."""
+    if first.device.type == "cpu":
+        return torch.stack([torch.dot(a, b) for a, b in zip(first, second, strict=True)])
     return (first * second).sum(-1)
+
+
+def top_tokens(scores: Tensor, n_top: int) -> Tensor:
+    """The ids of the n largest scores of each row, largest first, of equal scores the lower id first: (N, n)."""
+    values, ids = scores.topk(min(n_top + 1, scores.shape[-1]))
+    by_id = ids.argsort(dim=-1)  # topk leaves the order of equal scores open: sort by id, then stably by score
+    values, ids = values.gather(-1, by_id), ids.gather(-1, by_id)
+    by_score = values.argsort(dim=-1, descending=True, stable=True)
+    values, ids = values.gather(-1, by_score), ids.gather(-1, by_score)
+    if values.shape[-1] > n_top:
+        tied = values[:, n_top] == values[:, n_top - 1]  # and which of them topk took, when they straddle the end
+        if tied.any():
+            ids[tied, :n_top] = scores[tied].argsort(dim=-1, descending=True, stable=True)[:, :n_top]
+    return ids[:, :n_top]
 
 
 # --- the text -----------------------------------------------------------------------------------------------------
@@ -319,20 +344,24 @@ def _write_response(
 # --- the models ---------------------------------------------------------------------------------------------------
 
 
-def _trunk(model: nn.Module) -> nn.Module:
+def _trunk(model: Model) -> Any:
     """The decoder without its head: its last hidden state is what the head reads."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     return base.get_decoder()
 
 
-def _response_hidden(model: nn.Module, input_ids: Tensor, n_prompt: int, stage: str, report: OnProgress) -> Tensor:
+def _response_hidden(model: Model, input_ids: Tensor, n_prompt: int, stage: str, report: OnProgress) -> Tensor:
     """The hidden states that predict the response tokens, one position earlier: (1, T) ids to (N, H)."""
     trunk = _trunk(model)
     layers = getattr(trunk, "layers", [])
-    hooks = [
-        layer.register_forward_hook(lambda *_, depth=depth: report(Progress(stage, depth + 1, len(layers))))
-        for depth, layer in enumerate(layers)
-    ]
+    done = 0
+
+    def count(*_: Any) -> None:  # a hook's return value would replace the layer's output
+        nonlocal done
+        done += 1
+        report(Progress(stage, done, len(layers)))
+
+    hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
         hidden = trunk(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state  # (1, T - 1, H)
     finally:

