@@ -656,4 +656,4 @@ def gate_named(name: str, **knobs: object) -> Gate:
         raise ValueError(
             f"gate {name!r} has no {unknown[0]!r}; its settings are: {', '.join(sorted(known)) or 'none'}."
         )
-    return gate(**knobs)  # type: ignore[arg-type]
+    return gate(**knobs)

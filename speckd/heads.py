@@ -1,6 +1,7 @@
 """A model's head: the matrix that turns a hidden state into logits, with what the model does to them afterwards."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Head:
     softcap: float | None = None
 
     @classmethod
-    def of(cls, model: nn.Module) -> "Head":
+    def of(cls, model: Any) -> "Head":
         """The head of a causal language model, its configuration's scale and softcap included."""
         linear = model.get_output_embeddings()
         config = model.config
