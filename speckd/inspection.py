@@ -98,8 +98,8 @@ def inspect(
         measured: dict[str, Tensor] = {}
         for start in range(0, n_tokens, CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
-            teacher_logits = heads[0].logits(teacher_hidden[rows], pair.vocabulary_size) / temperature  # (n, V)
-            student_logits = heads[1].logits(student_hidden[rows], pair.vocabulary_size) / temperature  # (n, V)
+            teacher_logits = heads[0].logits(teacher_hidden[rows], pair.vocabulary_size).div_(temperature)  # (n, V)
+            student_logits = heads[1].logits(student_hidden[rows], pair.vocabulary_size).div_(temperature)  # (n, V)
             for first in range(0, len(teacher_logits), BLOCK_ROWS):
                 if stopping():
                     raise Stopped
