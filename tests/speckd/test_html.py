@@ -38,7 +38,9 @@ def test_the_page_names_no_other_file_or_host() -> None:
     assert [link for link in links if "w3.org/2000/svg" not in link] == []
 
 
-@pytest.mark.parametrize("text", synthetic.HOSTILE + ["</script><script>alert(1)</script>", "<!--<script>", "\u2028", "\ud83e"])
+@pytest.mark.parametrize(
+    "text", [*synthetic.HOSTILE, "</script><script>alert(1)</script>", "<!--<script>", "\u2028", "\ud83e"]
+)
 def test_hostile_text_stays_data(text: str) -> None:
     trace = synthetic.trace(3, tokens=[text])
     trace["prompt"] = trace["config"]["prompt"] = text

@@ -1,0 +1,448 @@
+"""The only file of the app that runs models: pairs are loaded here, and every visitor's work waits here in one line.
+
+A run is a generator of Step: first where it stands in the line, then what is loading, then the text as it grows, and at
+last the trace, a sentence about what went wrong, or that it was stopped. It never raises for anything a visitor can do.
+"""
+
+import logging
+import math
+import os
+import queue
+import tempfile
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import speckd
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PACKAGED_STUDENTS = ("healed", "young", "raw")
+SOURCES = ("teacher", "student", "given")
+LARGEST_SEED = 2**31 - 1  # the page's; small enough to be exact in a browser
+TICK = 0.1  # seconds between two looks at Stop
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a visitor asks: arguments of speckd.load_pair and speckd.inspect. Made by ``read``, which checks them."""
+
+    prompt: str
+    teacher: str = "packaged"
+    student: str = "healed"
+    source: str = "teacher"
+    do_sample: bool = False
+    response: str | None = None
+    max_new_tokens: int = 48
+    temperature: float = 1.0
+    seed: int = 0
+    prefix_ids: tuple[int, ...] = ()
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], settings: Settings) -> "Question":
+        """The question in the data that a page or a client sent.
+
+        Raises:
+            ValueError: one sentence for a person, when something is missing, too long or out of range.
+        """
+        prompt = _text(data.get("prompt"), "The question")
+        if not prompt.strip():
+            raise ValueError("The question is empty: type one, or choose an example.")
+        if len(prompt) > settings.max_prompt_characters:
+            raise ValueError(
+                f"The question has {len(prompt):,} characters and the limit here is "
+                f"{settings.max_prompt_characters:,}: shorten it, or put the long part into the given text."
+            )
+        teacher = _text(data.get("teacher", "packaged"), "The teacher").strip() or "packaged"
+        student = _text(data.get("student", "healed"), "The student").strip() or "healed"
+        if (teacher != "packaged" or student not in PACKAGED_STUDENTS) and not settings.own_models:
+            raise ValueError(
+                f"Here only the packaged pair can be used, with the student {', '.join(PACKAGED_STUDENTS)}. "
+                "Run the page on your own machine for other models."
+            )
+        if max(len(teacher), len(student)) > 500:
+            raise ValueError("The name of a model is too long: give a Hub id such as owner/name, or a folder.")
+        source = data.get("source", "teacher")
+        if source not in SOURCES:
+            raise ValueError(f"The source {source!r:.60} is not known: choose teacher, student or given.")
+        response = None
+        if source == "given":
+            response = _text(data.get("response"), "The given text")
+            if not response.strip():
+                raise ValueError("The given text is empty: write the response that the two models should read.")
+            if len(response) > settings.max_response_characters:
+                raise ValueError(
+                    f"The given text has {len(response):,} characters and the limit here is "
+                    f"{settings.max_response_characters:,}: shorten it."
+                )
+        longest = settings.max_new_tokens
+        prefix = data.get("prefix_ids") or ()
+        if (
+            not isinstance(prefix, Sequence)
+            or isinstance(prefix, str)
+            or not all(_is_whole(i) and i >= 0 for i in prefix)
+        ):
+            raise ValueError("The start of the response is not a list of token ids.")
+        if len(prefix) >= longest:
+            raise ValueError(f"The response already has {len(prefix)} tokens and the limit here is {longest}.")
+        n_new = _whole(data.get("max_new_tokens", 48), "The length", 1, longest, " tokens")
+        return cls(
+            prompt=prompt,
+            teacher=teacher,
+            student=student,
+            source=source,
+            do_sample=bool(data.get("do_sample", False)) and source != "given",
+            response=response,
+            max_new_tokens=max(n_new, len(prefix) + 1),
+            temperature=_real(data.get("temperature", 1.0), "The temperature", 0.05, 5.0),
+            seed=_whole(data.get("seed", 0), "The seed", 0, LARGEST_SEED),
+            prefix_ids=() if source == "given" else tuple(int(i) for i in prefix),
+        )
+
+
+def read_gate(data: Mapping[str, Any]) -> tuple[speckd.Gate, str]:
+    """The gate and the divergence in the data that a client sent.
+
+    Raises:
+        ValueError: one sentence, when something is unknown or out of range.
+    """
+    kind = data.get("gate", "topk")
+    if kind not in ("topk", "speck", "none"):
+        raise ValueError(f"The gate {kind!r:.60} is not known: choose topk, speck or none.")
+    k = _whole(data.get("k", 5), "k", 1, 50)
+    beta = _real(data.get("beta", 0.01), "beta", 0.0, 1.0)
+    divergence = data.get("divergence", "forward_kl")
+    if divergence not in speckd.DIVERGENCES:
+        raise ValueError(
+            f"The divergence {divergence!r:.60} is not known: choose one of {', '.join(speckd.DIVERGENCES)}."
+        )
+    gate = speckd.AllOpen() if kind == "none" else speckd.gate_named(kind, k=k, beta=beta)
+    return gate, divergence
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a run stands.
+
+    Attributes:
+        state: "waiting", "loading", "writing", "measuring", or one of the ends: "done", "stopped", "failed".
+        text: one sentence for a person.
+        share: how much is done, 0 to 1; None where nobody knows.
+        partial: the response so far, while it is being written.
+        n_tokens: written so far.
+        trace: at the end "done".
+    """
+
+    state: str
+    text: str
+    share: float | None = None
+    partial: str | None = None
+    n_tokens: int = 0
+    trace: speckd.Trace | None = None
+
+
+class Engine:
+    """The pairs in memory, and the line of those who wait for them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._pairs: OrderedDict[tuple[str, str], speckd.Pair] = OrderedDict()
+        self._line = _Line()
+        self._status = Step("done", "The models load with the first question.")
+        self._warming: threading.Thread | None = None
+
+    # --- the packaged pair, loaded behind the recorded picture ----------------------------------------------------
+
+    def warm(self) -> None:
+        """Load the packaged pair in a thread of its own; the page opens meanwhile."""
+        if self._warming is None:
+            self._status = Step("loading", "Loading the models.")
+            self._warming = threading.Thread(target=self._warm, name="warm", daemon=True)
+            self._warming.start()
+
+    def _warm(self) -> None:
+        with self._line.turn(lambda ahead: None):
+            try:
+                self._pair("packaged", "healed", self._set_status, lambda: False)
+                self._status = Step("done", "The models are ready.")
+            except (speckd.ModelUnavailable, ValueError) as error:
+                self._status = Step("failed", f"{error} The recorded answers work without it.")
+            except Exception:
+                log.exception("The packaged pair could not be loaded")
+                self._status = Step(
+                    "failed", "The models could not be loaded; the log says why. The recorded answers work."
+                )
+
+    def _set_status(self, step: Step) -> None:
+        self._status = step
+
+    def status(self) -> Step:
+        """Where the loading of the packaged pair stands."""
+        return self._status
+
+    # --- one question ---------------------------------------------------------------------------------------------
+
+    def run(self, question: Question, stop: threading.Event) -> Iterator[Step]:
+        """Answer a question, step by step. The last Step's state is "done", "stopped" or "failed".
+
+        Args:
+            question: checked by ``Question.read``.
+            stop: set it and the run ends within a moment, wherever it is.
+        """
+        steps: queue.SimpleQueue[Step] = queue.SimpleQueue()
+        threading.Thread(target=self._work, args=(question, stop, steps.put), name="run", daemon=True).start()
+        n_written = 0
+        while True:
+            try:
+                step = steps.get(timeout=TICK)
+                while step.trace is None and not steps.empty():  # only the newest is worth showing
+                    step = steps.get()
+            except queue.Empty:
+                step = None
+            if stop.is_set() or (step is not None and step.state == "stopped"):
+                # The work itself ends at its next look; nobody has to wait for that.
+                yield Step("stopped", f"Stopped after {n_written} tokens." if n_written else "Stopped.")
+                return
+            if step is not None:
+                n_written = step.n_tokens or n_written
+                yield step
+                if step.state in ("done", "failed"):
+                    return
+
+    def answer(self, question: Question) -> speckd.Trace:
+        """The trace of a question, for those who wait without a page.
+
+        Raises:
+            ValueError: one sentence about what went wrong.
+        """
+        *_, last = self.run(question, threading.Event())
+        if last.trace is None:
+            raise ValueError(last.text)
+        return last.trace
+
+    def _work(self, question: Question, stop: threading.Event, post: Callable[[Step], None]) -> None:
+        def waiting(ahead: int) -> None:
+            runs = "one run is" if ahead == 1 else f"{ahead} runs are"
+            post(Step("waiting", f"Waiting: {runs} ahead of yours."))
+
+        try:
+            with self._line.turn(waiting, stop.is_set):
+                pair = self._pair(question.teacher, question.student, post, stop.is_set)
+                _check_length(pair, question, self.settings)
+                post(_done(self._inspect(pair, question, post, stop)))
+        except speckd.Stopped:
+            post(Step("stopped", "Stopped."))
+        except (speckd.ModelUnavailable, ValueError) as error:
+            post(Step("failed", str(error)))
+        except MemoryError:
+            post(Step("failed", "There was not enough memory for this: choose a shorter text or smaller models."))
+        except Exception as error:
+            if "out of memory" in str(error).lower():
+                post(
+                    Step("failed", "The GPU's memory was not enough for this: choose a shorter text or smaller models.")
+                )
+                return
+            log.exception("A run failed")
+            post(
+                Step(
+                    "failed", "Something went wrong inside; the log says what. Your question is still there: try again."
+                )
+            )
+
+    def _pair(
+        self, teacher: str, student: str, post: Callable[[Step], None], should_stop: Callable[[], bool]
+    ) -> speckd.Pair:
+        """The pair from memory, or loaded; the one used longest ago makes room. Only called in one's turn."""
+        key = (teacher, student)
+        if key in self._pairs:
+            self._pairs.move_to_end(key)
+            return self._pairs[key]
+
+        def progress(p: speckd.Progress) -> None:
+            if should_stop():
+                raise speckd.Stopped
+            doing = "Preparing the packaged teacher, once" if p.stage == "convert" else "Loading the models"
+            post(Step("loading", f"{doing}.", p.done / p.total if p.total else None))
+
+        post(Step("loading", "Loading the models.", 0.0))
+        while len(self._pairs) >= self.settings.kept_pairs:
+            self._pairs.popitem(last=False)
+        self._pairs[key] = speckd.load_pair(teacher, student, on_progress=progress)
+        return self._pairs[key]
+
+    def _inspect(
+        self, pair: speckd.Pair, question: Question, post: Callable[[Step], None], stop: threading.Event
+    ) -> speckd.Trace:
+        if not self.settings.zero_gpu:
+            return _inspect(pair, question, post, stop.is_set)
+        with tempfile.TemporaryDirectory() as folder:  # a GPU loan is another process: there a file says stop
+            flag = Path(folder) / "stop"
+            watching = threading.Event()
+            threading.Thread(target=_pass_on, args=(stop, watching, flag), daemon=True).start()
+            try:
+                for step in _on_borrowed_gpu(self.settings.gpu_seconds)(pair, question, str(flag)):
+                    if step.trace is not None:
+                        return step.trace
+                    post(step)
+            finally:
+                watching.set()
+        raise speckd.Stopped
+
+
+def _inspect(
+    pair: speckd.Pair, question: Question, post: Callable[[Step], None], should_stop: Callable[[], bool]
+) -> speckd.Trace:
+    def progress(p: speckd.Progress) -> None:
+        share = p.done / p.total if p.total else None
+        if p.stage == "generate":
+            writer = "student" if question.source == "student" else "teacher"
+            text = f"The {writer} writes: token {p.done} of at most {p.total}."
+            post(Step("writing", text, share, partial=p.text, n_tokens=p.done))
+        else:
+            doing = {"teacher": "The teacher reads it", "student": "The student reads it"}.get(
+                p.stage, "Comparing the two"
+            )
+            post(Step("measuring", f"{doing}.", share))
+
+    return speckd.inspect(
+        pair,
+        question.prompt,
+        response=question.response,
+        source=question.source,
+        do_sample=question.do_sample,
+        max_new_tokens=question.max_new_tokens,
+        temperature=question.temperature,
+        seed=question.seed,
+        prefix_ids=list(question.prefix_ids) or None,
+        on_progress=progress,
+        should_stop=should_stop,
+    )
+
+
+def _done(trace: speckd.Trace) -> Step:
+    return Step("done", f"{len(trace.tokens)} tokens.", 1.0, trace=trace)
+
+
+def _check_length(pair: speckd.Pair, question: Question, settings: Settings) -> None:
+    """Raises ValueError when the text has more tokens than this place allows; only the tokenizer can tell."""
+    for text, name, limit in (
+        (question.prompt, "question", settings.max_prompt_tokens),
+        (question.response or "", "given text", settings.max_new_tokens),
+    ):
+        n_tokens = len(pair.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0
+        if n_tokens > limit:
+            raise ValueError(f"The {name} has {n_tokens:,} tokens and the limit here is {limit:,}: shorten it.")
+
+
+# --- a line with one person served at a time ----------------------------------------------------------------------
+
+
+class _Line:
+    """First come, first served, and everyone can see how many are ahead. (Gradio's own queue tells nobody while they
+    wait, and can't be left with Stop.)"""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._tickets: deque[object] = deque()
+
+    def turn(self, waiting: Callable[[int], None], should_stop: Callable[[], bool] = lambda: False) -> "_Turn":
+        return _Turn(self, waiting, should_stop)
+
+
+class _Turn:
+    def __init__(self, line: _Line, waiting: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
+        self._line, self._waiting, self._should_stop = line, waiting, should_stop
+
+    def __enter__(self) -> None:
+        told = -1
+        with self._line._change:
+            self._line._tickets.append(self)
+        while True:
+            with self._line._change:
+                ahead = self._line._tickets.index(self)
+                if ahead == 0:
+                    return
+                self._line._change.wait(timeout=0 if ahead != told else TICK)
+            if ahead != told:
+                told = ahead
+                self._waiting(ahead)
+            if self._should_stop():
+                self.__exit__()
+                raise speckd.Stopped
+
+    def __exit__(self, *_: object) -> None:
+        with self._line._change:
+            self._line._tickets.remove(self)
+            self._line._change.notify_all()
+
+
+# --- a GPU on loan (Hugging Face's ZeroGPU). Written after its documentation; unrun until a Space runs it. ---------
+
+
+def _on_borrowed_gpu(seconds: int) -> Callable[[speckd.Pair, Question, str], Iterator[Step]]:
+    import spaces  # only there on such a Space
+
+    return spaces.GPU(duration=seconds)(_inspect_on_loan)
+
+
+def _inspect_on_loan(pair: speckd.Pair, question: Question, flag: str) -> Iterator[Step]:
+    """In the loan's process: only steps travel back, and a file says stop."""
+    steps: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
+    error: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            steps.put(_done(_inspect(pair, question, steps.put, lambda: os.path.exists(flag))))
+        except BaseException as problem:
+            error.append(problem)
+        finally:
+            steps.put(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    while (step := steps.get()) is not None:
+        yield step
+    if error:
+        raise error[0]
+
+
+def _pass_on(stop: threading.Event, over: threading.Event, flag: Path) -> None:
+    while not over.is_set():
+        if stop.wait(TICK):
+            if flag.parent.exists():
+                flag.touch()
+            return
+
+
+# --- checks of single values --------------------------------------------------------------------------------------
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is not text.")
+    return value.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole(value: Any, name: str, least: int, most: int, unit: str = "") -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not _is_whole(value) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r:.40}: choose a whole number from {least} to {most:,}{unit}.")
+    return value
+
+
+def _real(value: Any, name: str, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r:.40}: choose a number from {least:g} to {most:g}.")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value:g}: choose a number from {least:g} to {most:g}.")
+    return float(value)

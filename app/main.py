@@ -1,0 +1,59 @@
+"""The page: its tabs in order, its theme, and what happens when it opens and closes."""
+
+from typing import Any
+
+import gradio as gr
+
+from app import panels
+from app.engine import Engine
+from app.settings import Settings, settings_for
+from app.tabs import inspect
+
+TITLE = "SpecKD Lab"
+FONTS = [
+    "Segoe UI",
+    "Roboto",
+    "Helvetica Neue",
+    "Liberation Sans",
+    "Arial",
+    "sans-serif",
+]  # the machine's own, no download
+
+
+def theme() -> gr.themes.Base:
+    """Plain, with the machine's own fonts: the panels bring their own looks (speckd/html/view.css)."""
+    return gr.themes.Base(font=FONTS, font_mono=["Liberation Mono", "Menlo", "Consolas", "monospace"]).set(
+        body_background_fill="#f7f7f5",
+        body_background_fill_dark="#121417",
+        body_text_color="#1c1f24",
+        body_text_color_dark="#e9ebee",
+    )
+
+
+def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.Blocks:
+    """The page, ready to launch with ``launch_options()``.
+
+    Args:
+        settings: of this place; read from the environment when None.
+        load_models: start loading the packaged pair behind the page.
+    """
+    settings = settings or settings_for()
+    engine = Engine(settings)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        inspect.build(page, engine, settings)
+    page.queue(max_size=64, default_concurrency_limit=4)
+    if load_models:
+        engine.warm()
+    return page
+
+
+def launch_options() -> dict[str, Any]:
+    """What launch() needs: looks, scripts, and no footer. Server-side rendering is off: one process serves all."""
+    return {
+        "theme": theme(),
+        "css": panels.style(),
+        "app_kwargs": {"routes": panels.routes()},
+        "footer_links": [],
+        "ssr_mode": False,
+        "show_error": False,
+    }

@@ -1,0 +1,138 @@
+"""Reusable browser parts for gradio pages: the token strip, the live plot, and the whole of Inspect.
+
+A panel is a gr.HTML whose template never changes. Its data is a plain dict (``value``) that a script reads and turns
+into nodes with textContent, so no text of a model or a visitor is ever compiled or parsed as markup. Several panels on
+one page share the scripts and nothing else.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gradio as gr
+from gradio import component_meta
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from speckd import html as browser_parts
+
+HERE = Path(__file__).parent
+SCRIPTS = ("plot.js", "lanes.js", "png.js", "inspector.js", "mount.js")
+
+
+@cache
+def script() -> str:
+    """Every part's JavaScript in one text."""
+    parts = [browser_parts.source(name) for name in browser_parts.SCRIPTS]
+    return "\n".join([*parts, *((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)])
+
+
+@cache
+def style() -> str:
+    """Every part's style in one text, for launch(css=...)."""
+    return browser_parts.source(browser_parts.STYLE) + (HERE / "panels.css").read_text(encoding="utf-8")
+
+
+def plotly_script() -> Path:
+    """Plotly's own bundled script; the page is served this file and asks no other host."""
+    import plotly
+
+    return Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+
+def _version(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+@cache
+def script_url() -> str:
+    return f"parts/speckd.js?v={_version(script().encode())}"
+
+
+@cache
+def plotly_url() -> str:
+    import importlib.metadata
+
+    return f"parts/plotly.js?v={importlib.metadata.version('plotly')}"
+
+
+def routes() -> list[Route]:
+    """Where the server hands out the scripts, for launch(app_kwargs={"routes": routes()}). Their version is in the
+    address, so a browser may keep them for good."""
+    forever = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+    async def parts(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name == "speckd.js":
+            return Response(script(), media_type="text/javascript", headers=forever)
+        if name == "plotly.js":
+            return FileResponse(plotly_script(), media_type="text/javascript", headers=forever)
+        return Response("There is no such part.", status_code=404, media_type="text/plain")
+
+    return [Route("/parts/{name}", parts)]
+
+
+# Gradio writes a .pyi stub beside the source of every component class that it meets: stale the day after, and first in
+# line for type checkers. Ours are ordinary classes and need none.
+component_meta.create_or_modify_pyi = lambda *_: None
+
+
+class Panel(gr.HTML):
+    """A gr.HTML that mounts one of the browser's parts. Subclasses name the part and the events that it triggers."""
+
+    part: ClassVar[str]
+    triggers: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self, value: dict[str, Any] | None = None, *, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        names = ", ".join(f"'{name}'" for name in self.triggers)  # gr.HTML finds its events by their quoted names
+        super().__init__(
+            value=value or {},
+            html_template="<div class='sk sk-panel'></div>",
+            css_template="",
+            js_on_load=f"SpecKD.mount('{self.part}', element, props, trigger, server, watch, [{names}]);",
+            apply_default_css=False,
+            head=f'<script src="{script_url()}"></script>',
+            options={"plotly": plotly_url(), **(options or {})},
+            **kwargs,
+        )
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+    def postprocess(self, value: Any) -> Any:
+        return value  # data, not HTML: gr.HTML would look for script tags in it
+
+    def get_block_name(self) -> str:
+        return "html"
+
+
+class TokenStrip(Panel):
+    """The response as running text under a gate.
+
+    ``value``: {"trace": Trace.to_dict() or its JSON text, "knobs": {gate, k, beta, divergence}, "pin": token or None}.
+    Triggers ``pin`` with {"token": t} when a token is clicked. With ``options={"verdict": True}`` the verdict stands
+    below the strip, with ``options={"controls": True}`` the gate's controls above it.
+    """
+
+    part = "strip"
+    triggers = ("pin",)
+
+
+class LivePlot(Panel):
+    """A plotly figure that is updated in place (Plotly.react), never rebuilt.
+
+    ``value``: {"figure": a figure's to_plotly_json() or to_json(), "height": pixels}.
+    """
+
+    part = "plot"
+
+
+class Inspector(Panel):
+    """The whole Inspect page: question, gate, strip, lanes, verdict, comparison and downloads (app/tabs/inspect.py)."""
+
+    part = "inspector"
+    triggers = ("run",)

@@ -1,0 +1,82 @@
+"""Where the page runs, and what is allowed there. Every limit stands here once, with its reason.
+
+A laptop is its owner's: limits only keep a slip of the hand from filling the memory. A Space is shared: a question must
+end before the next visitor gives up. Each limit can be set with an environment variable, SPECKD_ and its name in
+capitals: SPECKD_MAX_NEW_TOKENS=2048.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What this place allows. See ``settings_for`` for how it is told.
+
+    Attributes:
+        place: "laptop" or "space".
+        zero_gpu: models run in short GPU loans (a Space with SPACES_ZERO_GPU).
+        own_models: whether a visitor may name Hub ids or folders of their own.
+        max_prompt_characters: a question is a few lines; longer text belongs in the given response.
+        max_prompt_tokens: emoji and rare scripts cost several tokens a character, and attention grows with the square.
+        max_response_characters: of given text.
+        max_new_tokens: of a response, written or given; the page draws 1,024 tokens within its time limits.
+        max_trace_bytes: of a trace file opened on the page; one of 1,024 tokens has about 4 MB.
+        max_waiting: runs that may wait for the models at once; each holds a thread.
+        kept_pairs: pairs in memory at once; the packaged one takes about 0.7 GB in float32.
+        kept_traces: traces that the server remembers for downloads, the newest first to last.
+        gpu_seconds: length of one GPU loan.
+    """
+
+    place: str = "laptop"
+    zero_gpu: bool = False
+    own_models: bool = True
+    max_prompt_characters: int = 8_000
+    max_prompt_tokens: int = 2_048
+    max_response_characters: int = 20_000
+    max_new_tokens: int = 1_024
+    max_trace_bytes: int = 32_000_000
+    max_waiting: int = 16
+    kept_pairs: int = 2
+    kept_traces: int = 64
+    gpu_seconds: int = 60
+
+
+# A Space has two slow cores (or a GPU for a minute) for everybody, and 192 tokens already keep it busy for a while.
+ON_A_SPACE = Settings(
+    place="space",
+    own_models=False,
+    max_prompt_characters=2_000,
+    max_prompt_tokens=512,
+    max_response_characters=4_000,
+    max_new_tokens=192,
+    max_trace_bytes=8_000_000,
+)
+
+
+def settings_for(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of the place that the environment describes.
+
+    Raises:
+        ValueError: a SPECKD_ variable does not hold what its setting needs.
+    """
+    on_a_space = bool(environment.get("SPACE_ID"))
+    settings = ON_A_SPACE if on_a_space else Settings()
+    changes: dict[str, object] = {"zero_gpu": on_a_space and _is_true(environment.get("SPACES_ZERO_GPU", ""))}
+    for setting in fields(Settings):
+        name = f"SPECKD_{setting.name.upper()}"
+        value = environment.get(name)
+        if value is None or setting.name in ("place", "zero_gpu"):
+            continue
+        if setting.type in (bool, "bool"):
+            changes[setting.name] = _is_true(value)
+        elif value.isdigit() and int(value) > 0:
+            changes[setting.name] = int(value)
+        else:
+            raise ValueError(f"{name} is {value!r}: set it to a whole number above 0, or leave it out.")
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _is_true(value: str) -> bool:
+    return value.strip().lower() in ("1", "true", "yes", "on")

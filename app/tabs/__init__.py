@@ -1,0 +1,1 @@
+"""The tabs of the page: components first, events last."""

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Record the answers that the page shows before any model is in memory. Run again whenever the packaged students or the
+# form of a trace change: sh assets/record_traces.sh   (about a minute each on two cores)
+set -e
+cd "$(dirname "$0")/.."
+PY=${PY:-.venv/bin/python}
+mkdir -p assets/traces
+record() { file=$1; shift; "$PY" -m speckd inspect "$@" --json "assets/traces/$file.json" >/dev/null; echo "assets/traces/$file.json"; }
+record healed "Why is the sky blue?" --max-new-tokens 64
+record young "Why is the sky blue?" --max-new-tokens 64 --student young
+record written-by-the-student "Why is the sky blue?" --max-new-tokens 64 --source student

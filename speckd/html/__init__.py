@@ -1,0 +1,80 @@
+"""One text under the gate as a web page that needs nothing else: no server, no network, no other file.
+
+The parts (gate.js, strip.js, verdict.js, ...) are the ones the app's page is made of, so a downloaded file and the app
+show the same picture. Text reaches the page as data inside a JSON script block, never as markup.
+"""
+
+import html
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = ("gate.js", "picture.js", "strip.js", "verdict.js", "controls.js", "compare.js", "alone.js")
+STYLE = "view.css"
+N_DRAWS = 16  # draws a token that the verdict shows
+
+
+def source(name: str) -> str:
+    """The text of one of the browser's parts, by file name."""
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def as_script_data(value: Any) -> str:
+    """JSON that may stand inside a <script> element: no text in it can close the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def to_html(
+    trace: Any, path: str | Path | None = None, *, knobs: Mapping[str, Any] | None = None, pin: int | None = None
+) -> str:
+    """One self-contained page in which the strip, the verdict, the gate's controls and the comparison are alive.
+
+    Args:
+        trace: a Trace, or the dictionary that Trace.to_dict returns.
+        path: where to write the page as well; nowhere when None.
+        knobs: the gate at first sight: any of gate ("topk", "speck", "none"), k, beta, divergence.
+        pin: the token (from 0) whose verdict is open at first; the one that loses most of the loss when None.
+    Returns:
+        The page as text, UTF-8, about 0.1 MB plus 2 kB a token.
+    """
+    data = trace if isinstance(trace, Mapping) else trace.to_dict(n_draws=N_DRAWS)
+    options = {"knobs": dict(knobs or {}), "pin": pin}
+    scripts = "\n".join(source(name) for name in SCRIPTS).replace("</script", "<\\/script")
+    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{html.escape(_title(data["prompt"]))}</title>
+<style>
+{source(STYLE)}
+</style>
+</head>
+<body class="sk sk-alone">
+<div id="page"></div>
+<script type="application/json" id="trace">{as_script_data(data)}</script>
+<script type="application/json" id="options">{as_script_data(options)}</script>
+<script>
+{scripts}
+</script>
+<script>
+const read = (id) => JSON.parse(document.getElementById(id).textContent);
+window.picture = SpecKD.showAlone(document.getElementById("page"), SpecKD.readTrace(read("trace")), read("options"));
+</script>
+</body>
+</html>
+"""
+    page = page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a prompt is no UTF-8
+    if path is not None:
+        Path(path).write_text(page, encoding="utf-8")
+    return page
+
+
+def _title(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return (line if len(line) <= 60 else line[:59] + "…") + " · SpecKD Lab"

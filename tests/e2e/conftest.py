@@ -1,0 +1,131 @@
+"""The page in a real server process, and a browser on it that minds errors and foreign requests."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+
+from tests.app import synthetic
+
+ROOT = Path(__file__).parents[2]
+
+
+def _serve(*arguments: str) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(ROOT / "tests" / "e2e" / "serve.py"), *arguments]
+    server = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        deadline = time.monotonic() + 180
+        while True:
+            if server.poll() is not None:
+                assert server.stdout
+                pytest.fail("the server ended: " + server.stdout.read().decode(errors="replace")[-2000:])
+            try:
+                with urlopen(url, timeout=5):
+                    break
+            except OSError:
+                if time.monotonic() > deadline:
+                    pytest.fail("the server did not answer within three minutes")
+                time.sleep(0.2)  # a port that opens tells nobody
+        yield url
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """The page, without models: what the browser does alone."""
+    yield from _serve()
+
+
+@pytest.fixture(scope="session")
+def address_with_models() -> Iterator[str]:
+    """The page with the packaged pair behind it."""
+    yield from _serve("--models")
+
+
+@dataclass
+class Visit:
+    """One visitor's browser page, and what it did."""
+
+    page: Any
+    address: str
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, fragment: str = "", lanes: bool = True) -> "Visit":
+        self.page.goto(self.address + fragment)
+        self.page.wait_for_selector(".sk-strip .sk-token")
+        if lanes:
+            self.page.wait_for_selector(".sk-lanes .sk-plot[data-drawn]")
+        return self
+
+    def show(self, trace: dict[str, Any], name: str = "trace.json") -> None:
+        """Open a trace through the page's own file input."""
+        before = self.shown()
+        data = {"name": name, "mimeType": "application/json", "buffer": json.dumps(trace).encode()}
+        self.page.set_input_files("input[type=file]", data)
+        self.page.wait_for_function("n => Number(document.querySelector('.sk-panel').dataset.shown) > n", arg=before)
+
+    def shown(self) -> int:
+        return int(self.page.locator(".sk-panel").get_attribute("data-shown") or 0)
+
+    def status(self) -> str:
+        return self.page.locator(".sk-status-text").inner_text()
+
+    def wait_for_state(self, *states: str, timeout: float = 60_000) -> str:
+        self.page.wait_for_selector(", ".join(f".sk-status[data-state={s}]" for s in states), timeout=timeout)
+        return self.status()
+
+    def foreign_requests(self) -> list[str]:
+        host = urlsplit(self.address).netloc
+        schemes = ("data", "blob", "about")
+        return [url for url in self.requests if urlsplit(url).netloc != host and urlsplit(url).scheme not in schemes]
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Callable[..., Visit]]:
+    """visit(): a fresh page on the server without models; visit(address=..., width=..., dark=True) as you like."""
+    contexts, visits = [], []
+
+    def make(address: str = address, width: int = 1280, height: int = 800, dark: bool = False, **more: Any) -> Visit:
+        scheme = "dark" if dark else "light"
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        one = Visit(context.new_page(), address)
+        one.page.on("request", lambda request: one.requests.append(request.url))
+        one.page.on("pageerror", lambda error: one.errors.append(str(error)))
+        one.page.on("console", lambda m: one.errors.append(m.text) if m.type == "error" else None)
+        visits.append(one)
+        return one
+
+    yield make
+    for context in contexts:
+        context.close()
+    for one in visits:
+        assert one.errors == [], "the page wrote errors to the console"
+        assert one.foreign_requests() == [], "the page asked another host"
+
+
+@pytest.fixture
+def made_up() -> Callable[..., dict[str, Any]]:
+    return synthetic.trace

@@ -1,0 +1,42 @@
+"""What axe-core finds on the page: nothing serious, in light and in dark, with everything opened."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+def axe_script() -> str:
+    package = find_spec("axe_playwright_python")  # carries axe-core's own script
+    assert package and package.origin
+    return (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+def findings(page: Any) -> list[str]:
+    page.evaluate(axe_script())
+    result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    serious = [one for one in result["violations"] if one["impact"] in ("serious", "critical")]
+    return [
+        f"{one['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
+        for one in serious
+        for node in one["nodes"][:4]
+    ]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_serious(visit: Callable[..., Any], dark: bool, width: int) -> None:
+    one = visit(dark=dark, width=width).open()
+    assert findings(one.page) == []
+    one.page.locator(".sk-segments label[for$=-speck]").click()
+    one.page.get_by_role("button", name="Compare selectors").click()
+    one.page.get_by_role("button", name="Examples").click()
+    one.page.wait_for_timeout(200)  # the boundary's and the panels' short transitions
+    assert findings(one.page) == []
+    one.page.keyboard.press("Escape")
+    one.page.get_by_role("button", name="Settings:").click()
+    assert findings(one.page) == []

@@ -1,0 +1,69 @@
+"""How fast the page answers, measured inside the browser on the real page."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+# Moves the slider as a hand does, then waits for two things: the frame that shows the new strip, and the lanes.
+MEASURE = """
+async (values) => {
+  const slider = document.querySelector('.sk-slider');
+  const plot = document.querySelector('.sk-lanes .sk-plot');
+  const nextFrame = () => new Promise((done) => requestAnimationFrame(() => {
+    const channel = new MessageChannel();  // a message sent in a frame arrives once it is painted
+    channel.port1.onmessage = done;
+    channel.port2.postMessage(0);
+  }));
+  const results = [];
+  for (const value of values) {
+    const drawn = plot.dataset.drawn;
+    const start = performance.now();
+    slider.value = value;
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    await nextFrame();
+    const strip = performance.now() - start;
+    while (plot.dataset.drawn === drawn) await new Promise((done) => setTimeout(done));
+    await nextFrame();
+    results.push([strip, performance.now() - start]);
+    await new Promise((done) => setTimeout(done, 60));
+  }
+  return results;
+}
+"""
+
+
+@pytest.mark.parametrize(("n_tokens", "strip_ms", "lanes_ms"), [(256, 50, 150), (1024, 100, 300)])
+def test_slider_repaints_in_time(
+    visit: Callable[..., Any], made_up: Callable[..., Any], n_tokens: int, strip_ms: float, lanes_ms: float
+) -> None:
+    one = visit().open()
+    one.show(made_up(n_tokens))
+    one.page.wait_for_timeout(300)
+    one.page.evaluate(MEASURE, [2, 8])  # the first moves compile
+    asked_before = len(one.requests)
+    times = one.page.evaluate(MEASURE, [1, 9, 3, 20, 4, 50, 2])
+    strip, lanes = (statistics.median(column) for column in zip(*times, strict=True))
+    print(f"\n{n_tokens} tokens: strip {strip:.0f} ms, lanes {lanes:.0f} ms (medians of {len(times)} moves)")
+    assert len(one.requests) == asked_before, "a slider must never ask the server"
+    assert strip < strip_ms
+    assert lanes < lanes_ms
+
+
+def test_recorded_answer_is_alive_within_seconds_of_opening(visit: Callable[..., Any]) -> None:
+    visit().open()  # a warm server, as the promise says
+    strips, heatmaps = [], []
+    for _ in range(3):
+        one = visit()
+        one.page.goto(one.address, wait_until="commit")
+        one.page.wait_for_selector(".sk-strip .sk-accepted")
+        strips.append(one.page.evaluate("performance.now()"))
+        one.page.wait_for_selector(".sk-lanes .sk-plot[data-drawn]")
+        heatmaps.append(one.page.evaluate("performance.now()"))
+    strip, heatmap = statistics.median(strips), statistics.median(heatmaps)
+    print(f"\nstrip alive after {strip:.0f} ms, heatmap after {heatmap:.0f} ms (medians of 3 openings)")
+    assert strip < 2000
+    assert heatmap < 3000
