@@ -25,6 +25,7 @@ PACKAGED_STUDENTS = ("healed", "young", "raw")
 SOURCES = ("teacher", "student", "given")
 LARGEST_SEED = 2**31 - 1  # the page's; small enough to be exact in a browser
 TICK = 0.1  # seconds between two looks at Stop
+BREATH = 0.06  # seconds between two steps that are told
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,11 @@ class Question:
                 f"The question has {len(prompt):,} characters and the limit here is "
                 f"{settings.max_prompt_characters:,}: shorten it, or put the long part into the given text."
             )
-        teacher = _text(data.get("teacher", "packaged"), "The teacher").strip() or "packaged"
-        student = _text(data.get("student", "healed"), "The student").strip() or "healed"
+        teacher = _text(data.get("teacher", "packaged"), "The teacher").strip()
+        student = _text(data.get("student", "healed"), "The student").strip()
+        if not teacher or not student:
+            missing = "student" if teacher else "teacher"
+            raise ValueError(f"The {missing} has no name: give a Hub id such as owner/name, or a folder.")
         if (teacher != "packaged" or student not in PACKAGED_STUDENTS) and not settings.own_models:
             raise ValueError(
                 f"Here only the packaged pair can be used, with the student {', '.join(PACKAGED_STUDENTS)}. "
@@ -212,6 +216,7 @@ class Engine:
                 yield step
                 if step.state in ("done", "failed"):
                     return
+                stop.wait(BREATH)  # what comes meanwhile is merged: a page needs no more, and the models need the time
 
     def answer(self, question: Question) -> speckd.Trace:
         """The trace of a question, for those who wait without a page.
