@@ -95,7 +95,7 @@ class Panel(gr.HTML):
             css_template="",
             js_on_load=f"SpecKD.mount('{self.part}', element, props, trigger, server, watch, [{names}]);",
             apply_default_css=False,
-            head=f'<script src="{script_url()}"></script>',
+            head=f'<link rel="preload" as="script" href="{plotly_url()}"><script src="{script_url()}"></script>',
             options={"plotly": plotly_url(), **(options or {})},
             **kwargs,
         )

@@ -121,7 +121,7 @@
       }
       marks.push({ t, x, line, text, width: wide - 3 });
       x += wide;
-      if (token.includes("\n")) {
+      if (token.includes("\n") && t + 1 < trace.tokens.length) {
         x = 0;
         line += 1;
       }

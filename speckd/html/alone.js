@@ -14,7 +14,7 @@
   SpecKD.madeBy = (config) => {
     const sources = { teacher: "teacher", student: "student", given: "given text" };
     const how = config.source === "given" ? "" : config.do_sample ? ", sampled" : ", greedy";
-    return `${config.student} student of ${config.teacher}; response from the ${sources[config.source] || config.source}${how}; temperature ${config.temperature}, seed ${config.seed}`;
+    return `${config.student} student, ${config.teacher} teacher; response from the ${sources[config.source] || config.source}${how}; temperature ${config.temperature}, seed ${config.seed}`;
   };
 
   SpecKD.showAlone = function (root, trace, { knobs = {}, pin = null, tokens = null } = {}) {

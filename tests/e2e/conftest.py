@@ -62,6 +62,18 @@ def address_with_models() -> Iterator[str]:
     yield from _serve("--models")
 
 
+@pytest.fixture(scope="module")
+def address_without_models() -> Iterator[str]:
+    """The page where neither the wheel nor the Hub can be had."""
+    yield from _serve("--missing")
+
+
+@pytest.fixture(scope="module")
+def address_of_panels() -> Iterator[str]:
+    """A page of its own with several panels side by side."""
+    yield from _serve("--panels")
+
+
 @dataclass
 class Visit:
     """One visitor's browser page, and what it did."""

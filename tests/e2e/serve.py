@@ -1,16 +1,56 @@
-"""The real page on a free port, in a process of its own: `python tests/e2e/serve.py [--models]` prints its address."""
+"""The real page in a process of its own, on PORT. `python tests/e2e/serve.py` serves it without models, with --models
+the packaged pair stands behind it, with --missing no model can be had, and --panels serves panels side by side."""
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import gradio as gr
+
+import speckd
 from app.main import build, launch_options
 
+
+def panels_side_by_side() -> gr.Blocks:
+    import plotly.graph_objects as go
+
+    from app.panels import LivePlot, TokenStrip
+    from tests.app import synthetic
+
+    def strip(n: int, seed: int, k: int) -> dict[str, Any]:
+        return {"trace": synthetic.trace(n, seed=seed), "knobs": {"gate": "topk", "k": k}, "pin": 0}
+
+    with gr.Blocks(analytics_enabled=False) as page:
+        one = TokenStrip(strip(20, 1, 1), options={"label": "First", "controls": True, "verdict": True}, elem_id="one")
+        two = TokenStrip(strip(30, 2, 50), options={"label": "Second"}, elem_id="two")
+        told = gr.Textbox(label="Told", elem_id="told")
+        plot = LivePlot({"figure": go.Figure(go.Scatter(y=[1, 2])).to_json(), "height": 200}, elem_id="plot")
+        more = gr.Button("more", elem_id="more")
+
+        def pinned(event: gr.EventData) -> str:
+            return f"second: {event.token}"
+
+        def grown() -> dict[str, Any]:
+            return {"figure": go.Figure(go.Scatter(y=[1, 2, 5, 9])).to_json()}
+
+        two.pin(pinned, outputs=[told], api_visibility="private")
+        more.click(grown, outputs=[plot], api_visibility="private")
+        more.click(lambda: strip(12, 3, 2), outputs=[one], api_visibility="private")
+    return page
+
+
+def no_model(*_: object, **__: object) -> speckd.Pair:
+    raise speckd.ModelUnavailable("The packaged teacher is not installed, and the Hub cannot be reached.")
+
+
 if __name__ == "__main__":
-    page = build(load_models="--models" in sys.argv)
+    if "--missing" in sys.argv:
+        speckd.load_pair = no_model
+    page = panels_side_by_side() if "--panels" in sys.argv else build(load_models=len(sys.argv) > 1)
     options = {**launch_options(), "quiet": True, "prevent_thread_lock": True, "server_name": "127.0.0.1"}
     _, url, _ = page.launch(server_port=int(os.environ["PORT"]), **options)
     print(f"serving {url}", flush=True)

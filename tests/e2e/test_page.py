@@ -44,7 +44,7 @@ def test_recorded_picture_says_what_made_it(visit: Callable[..., Any]) -> None:
     one = visit().open()
     config = speckd.Trace.from_json(RECORDED / "healed.json").config
     assert config["prompt"] in text_of(one, ".sk-caption")
-    assert "healed student of packaged" in text_of(one, ".sk-caption")
+    assert "healed student, packaged teacher" in text_of(one, ".sk-caption")
     assert config["teacher_sha256"] in (one.page.locator(".sk-caption-text").get_attribute("title") or "")
 
 
