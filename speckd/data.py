@@ -146,15 +146,15 @@ def _read_row(row: Any, needs_response: bool) -> tuple[Messages, str | None, boo
         raise ValueError("there is no prompt before the response")
     if response is not None and not isinstance(response, str):
         raise ValueError('"response" is not text')
-    if needs_response and not (response or "").strip():
-        raise ValueError("it has no response with text")
+    ids = row.get("response_ids")
+    kept = list(ids) if isinstance(ids, list) and ids and all(isinstance(token, int) for token in ids) else None
+    if needs_response and not (response or "").strip() and (response is None or kept is None):
+        raise ValueError("it has no response with text")  # a model's own answer may be its stop token alone
     for text in [*(message["content"] for message in messages), response or ""]:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
             raise ValueError("its text holds half a character (a lone surrogate)") from None
-    ids = row.get("response_ids")
-    kept = list(ids) if isinstance(ids, list) and ids and all(isinstance(token, int) for token in ids) else None
     return messages, response, bool(row.get("finished", True)), kept
 
 

@@ -6,7 +6,7 @@ A run's folder:
     responses.jsonl     where the teacher wrote the responses
     teacher-cache/      the teacher's hidden states, where they are kept
     checkpoints/        complete ones carry complete.json; removed when the student is finished, unless kept
-    log.csv             every row of the log
+    log.jsonl           every row of the log, as it comes; log.csv at the end
     report.md, .html    the report
     student/            the trained student with its model card; appears whole, at the very end
 
@@ -262,10 +262,16 @@ def _train_one(
     shared = Path(whole.output).expanduser()
     train, held_out, cache = _data(pair, settings, shared, report)
     args = SpecKDConfig(**_arguments(settings, output, stop_file, progress_bar, cache))
-    rows: list[dict[str, Any]] = []
+    live = output / "log.jsonl"
+    written = 0
 
     def keep(row: dict[str, Any]) -> None:
-        rows.append(row)
+        nonlocal written
+        # The first row of a resumed run comes with those before its checkpoint, which replace what was there.
+        rows = [row] if written else trainer.state.log_history
+        with live.open("a" if written else "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        written += len(rows)
         if on_row is not None:
             on_row(gate, row)
 
