@@ -14,6 +14,7 @@ from speckd.divergences import DIVERGENCES, forward_kl, hellinger, jsd, reverse_
 from speckd.gates import (
     GATES,
     AdaKD,
+    AdaSPEC,
     AllOpen,
     Gate,
     HellingerWeight,
@@ -25,6 +26,7 @@ from speckd.gates import (
     gate_named,
 )
 from speckd.inspection import Stopped, inspect
+from speckd.loss import GatedLoss, gated_loss
 from speckd.pairs import ModelUnavailable, Pair, Progress, load_pair
 from speckd.trace import Trace
 
@@ -34,8 +36,10 @@ __all__ = [
     "DIVERGENCES",
     "GATES",
     "AdaKD",
+    "AdaSPEC",
     "AllOpen",
     "Gate",
+    "GatedLoss",
     "HellingerWeight",
     "ModelUnavailable",
     "Pair",
@@ -50,6 +54,7 @@ __all__ = [
     "__version__",
     "forward_kl",
     "gate_named",
+    "gated_loss",
     "hellinger",
     "inspect",
     "jsd",

@@ -93,17 +93,19 @@ class LogitBlock:
         way = type(gate).score
         if way is AllOpen.score:
             return self.student.new_zeros(len(self.student))
-        if way is TopK.score:
-            return topk_threshold_up_to(gate.k, self.teacher, self.teacher_maxima, self.student_argmax())
-        if way is RandomTokens.score:
-            return uniforms[:, 0, 1].to(self.student.device)
         if way is StudentEntropy.score:
             return self.student_entropy()
         if way is TeacherEntropy.score:
             return self.teacher_entropy()
+        if way is TopK.score:
+            assert isinstance(gate, TopK)
+            return topk_threshold_up_to(gate.k, self.teacher, self.teacher_maxima, self.student_argmax())
         if way is SpecK.score:
+            assert isinstance(gate, SpecK) and uniforms is not None
             return self._speck_threshold(uniforms[:, : gate.k].to(self.student.device))
-        more = {"reference_logprobs": reference.log_softmax(-1)} if gate.needs_reference else {}
+        if way is RandomTokens.score:  # its verdict lies in the coins alone
+            return gate.score(self.teacher, self.student, uniforms)
+        more = {"reference_logprobs": reference.log_softmax(-1)} if reference is not None else {}
         return gate.score(self.teacher - self.teacher_logsum, self.student - self.student_logsum, uniforms, **more)
 
     def _speck_threshold(self, uniforms: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ How it is fast and small:
 
 * Rows are walked in chunks. A chunk is projected once a model into two buffers, and everything after that runs on a
   few rows at a time, small enough to stay in the cache.
-* dD/dlogits has a closed form for every divergence (closed_forms.py), so the gradient of the hidden state is taken while
-  the logits are still there; backward multiplies it by one number. TRL and Liger project again in backward.
+* dD/dlogits has a closed form for every divergence (closed_forms.py), so the gradient of the hidden state is taken
+  while the logits are still there; backward multiplies it by one number. TRL and Liger project again in backward.
 * Rows of weight 0 leave before the gradient's matrix product, which is a third of the work.
 * No row is normalised before that product where a factor can follow it: a row has H numbers then, instead of V.
 """
@@ -164,11 +164,15 @@ def _head(head: nn.Module | Tensor | Head, whose: str) -> Head:
                 f"the {whose}'s head is wrapped by an adapter, and the fused loss needs one plain weight matrix. "
                 "Leave the head out of the adapter's target_modules, name it in modules_to_save, or merge the adapter."
             )
-        head = Head(head.weight, getattr(head, "bias", None))
-    if hasattr(head.weight, "full_tensor"):  # a sharded parameter (FSDP2) outside its module's forward
-        bias = head.bias.full_tensor() if head.bias is not None else None
-        head = replace(head, weight=head.weight.full_tensor(), bias=bias)
-    return head
+        weight, bias = head.weight, getattr(head, "bias", None)
+        assert isinstance(weight, Tensor), f"the {whose}'s head has no weight matrix"
+        head = Head(weight, bias)
+    # A sharded parameter (FSDP2) outside its module's forward. Not isinstance: importing DTensor takes seconds.
+    return replace(head, weight=_gathered(head.weight), bias=_gathered(head.bias) if head.bias is not None else None)
+
+
+def _gathered(parameter: Tensor) -> Tensor:
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
 
 
 def _detached(head: Head) -> Head:
