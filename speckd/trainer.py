@@ -523,11 +523,9 @@ class SpecKDTrainer(Trainer):
         started = time.perf_counter()
         dataset = self.eval_dataset if examples is self.eval_examples else _eval_dataset(examples, None)
         loader = self.get_eval_dataloader(dataset)
-        model = self._wrap_model(self.model, training=False)
-        if model is self.model and self.model_wrapped is self.model and not self.is_in_train:
-            model = self.accelerator.prepare_model(model, evaluation_mode=True)
-        elif self.is_in_train:
-            model = self.model_wrapped
+        # Never accelerator.prepare_model here: it marks the module as prepared, and a training that follows would then
+        # not be wrapped by DDP, each process going its own way without a word.
+        model = self.model_wrapped
         was_training = model.training
         model.eval()
         facts = []
