@@ -40,7 +40,8 @@ def _register_distill(commands: Any) -> None:
         "  python -m speckd distill answers.jsonl --output runs/race --compare none,topk,speck \\\n"
         "      --eval-data heldout.jsonl\n"
         "  python -m speckd distill answers.jsonl --output runs/first --steps 40 --resume\n"
-        "  accelerate launch --num_processes 2 -m speckd distill answers.jsonl --output runs/two",
+        "  accelerate launch --multi_gpu --num_processes 2 -m speckd distill answers.jsonl --output runs/two\n"
+        "      (also on a CPU: --multi_gpu means torchrun, while accelerate's --cpu means MPI)",
     )
     command.add_argument("data", metavar="DATA", help="JSONL file of prompts and responses, or of prompts")
     command.add_argument("--output", required=True, metavar="FOLDER", help="the run's folder")

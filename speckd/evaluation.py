@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from speckd.data import Example, collate
-from speckd.gates import DEFAULT_K, TopK
+from speckd.gates import DEFAULT_K, AllOpen
 from speckd.rollouts import Sampling, generate
 
 # --- sums over the rows of each example ---------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def evaluate_pair(
     """
     from speckd.trainer import GatedStudent  # the same forward as in training, so that the figures are the same
 
-    scorer = GatedStudent(pair.student, pair.teacher, TopK(k=k, beta=1.0), divergence, temperature).eval()
+    scorer = GatedStudent(pair.student, pair.teacher, AllOpen(), divergence, temperature, eval_k=k).eval()
     facts = []
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].response_ids))
     for start in range(0, len(order), batch_size):

@@ -107,6 +107,7 @@ class SpecKDConfig(TrainingArguments):
     save_strategy: str = "no"
     save_total_limit: int | None = 2
     dataloader_pin_memory: bool = False
+    ddp_find_unused_parameters: bool | None = False  # every trainable weight takes part in every step
     seed: int = 0
 
     def __post_init__(self) -> None:

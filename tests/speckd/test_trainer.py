@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,29 +30,14 @@ from speckd.trainer import (
     parse_gate,
     prepare_student,
 )
-from tests import tiny
+from tests import tiny, training_pair
 
-ROWS = [{"prompt": f"Say {n}", "response": "one two three four five six"[: 4 + 3 * (n % 7)]} for n in range(26)]
+ROWS = training_pair.ROWS
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A teacher and a disturbed copy of it as student: about half of its proposals are accepted."""
-    root = tmp_path_factory.mktemp("pair")
-    tiny.save_model(root / "teacher", layers=3, width=16, seed=1, sharpness=10.0)
-    model = AutoModelForCausalLM.from_pretrained(root / "teacher")
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if "layers" in name and value.dim() == 2:
-                value.mul_(20.0)  # the layers must drown the embedding, or a tied model repeats its input for ever
-    model.save_pretrained(root / "teacher")
-    shutil.copytree(root / "teacher", root / "student")
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(0.1 * value.std() * torch.randn_like(value))
-    model.save_pretrained(root / "student")
-    return str(root / "teacher"), str(root / "student")
+    return training_pair.save(tmp_path_factory.mktemp("pair"))
 
 
 def make(folders: tuple[str, str], output: Path, *, rows: Any = ROWS, eval_rows: Any = None, **others: Any) -> Any:
@@ -344,25 +328,18 @@ def test_two_processes_have_the_curve_of_one(folders: Any, tmp_path: Path) -> No
     command += ["--device", "cpu", "--lora-rank", "2", "--steps", "7", "--gate", "speck", "--eval-data", str(data)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one = [sys.executable, *command, "--batch-size", "8", "--output", str(tmp_path / "one")]
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    # `accelerate launch --cpu` means MPI, and runs one process without a word where there is none; --multi_gpu means
+    # torchrun, and two processes find each other by gloo on a machine without a GPU too.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     two = [*launch, *command, "--batch-size", "4", "--output", str(tmp_path / "two")]
     for line in (one, two):
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
-    for name in ("loss", "divergence", "tar", "n_tokens", "student_entropy"):
+    for name in ("loss", "grad_norm", "divergence", "tar", "n_tokens", "student_entropy"):
         ours = [row[name] for row in second["rows"] if name in row]
-        assert ours == pytest.approx([row[name] for row in first["rows"] if name in row], rel=1e-5), name
+        assert ours == pytest.approx([row[name] for row in first["rows"] if name in row], rel=1e-4), name
     assert second["after"]["n_tokens"] == first["after"]["n_tokens"]  # no example counted twice to fill a batch
     assert second["after"]["divergence"] == pytest.approx(first["after"]["divergence"], rel=1e-4)
 

@@ -1,0 +1,103 @@
+"""Held-out figures: the definitions worked by a plain loop, and ROUGE-L by hand."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import speckd
+from speckd.data import read_examples
+from speckd.evaluation import FACTS, Scores, evaluate_pair, rouge_l, rouge_of_answers, sum_facts
+from speckd.teacher_cache import fill_cache
+from tests import training_pair
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> speckd.Pair:
+    return speckd.load_pair(*training_pair.save(tmp_path_factory.mktemp("pair")), device="cpu")
+
+
+def test_scores_are_means_over_response_tokens(pair: speckd.Pair) -> None:
+    examples = read_examples(training_pair.ROWS, pair.tokenizer).examples
+    sums = dict.fromkeys(("divergence", "tar", "acceptance", "agreement", "teacher_entropy", "student_entropy"), 0.0)
+    n_tokens = 0
+    for example in examples:
+        ids = torch.tensor([example.prompt_ids + example.response_ids])
+        rows = slice(len(example.prompt_ids) - 1, -1)
+        with torch.no_grad():
+            p = pair.teacher(ids).logits[0, rows].log_softmax(-1)
+            q = pair.student(ids).logits[0, rows].log_softmax(-1)
+        n_tokens += len(p)
+        sums["divergence"] += (p.exp() * (p - q)).sum().item()
+        top = p.topk(3).indices
+        sums["tar"] += (top == q.argmax(-1, keepdim=True)).any(-1).sum().item()
+        sums["acceptance"] += torch.minimum(p.exp(), q.exp()).sum().item()
+        sums["agreement"] += (p.argmax(-1) == q.argmax(-1)).sum().item()
+        sums["teacher_entropy"] -= (p.exp() * p).sum().item()
+        sums["student_entropy"] -= (q.exp() * q).sum().item()
+    for batch_size in (1, 7):
+        scores = evaluate_pair(pair, examples, k=3, batch_size=batch_size)
+        assert scores.n_tokens == n_tokens and scores.n_examples == 26
+        for name, total in sums.items():
+            assert getattr(scores, name) == pytest.approx(total / n_tokens, rel=1e-4), name
+
+
+def test_a_student_equal_to_its_teacher_has_perfect_scores(pair: speckd.Pair) -> None:
+    twins = SimpleNamespace(teacher=pair.teacher, student=pair.teacher, tokenizer=pair.tokenizer, device=pair.device)
+    examples = read_examples(training_pair.ROWS[:5], pair.tokenizer).examples
+    scores = evaluate_pair(twins, examples, n_rouge=2, max_new_tokens=8)
+    assert scores.divergence == pytest.approx(0, abs=1e-5)
+    assert (scores.tar, scores.agreement) == (1, 1)
+    assert scores.acceptance == pytest.approx(1, abs=1e-5)
+
+
+def test_a_teacher_cache_changes_no_figure_but_by_its_rounding(pair: speckd.Pair, tmp_path: Path) -> None:
+    examples = read_examples(training_pair.ROWS, pair.tokenizer).examples
+    cache = fill_cache(tmp_path, pair.teacher, pair.tokenizer, examples[:20], pair.teacher_sha256)
+    with_cache, without = (evaluate_pair(pair, examples, teacher_cache=given) for given in (cache, None))
+    assert with_cache.divergence == pytest.approx(without.divergence, rel=1e-3)
+    assert with_cache.tar == pytest.approx(without.tar, abs=0.01)
+
+
+def test_facts_are_added_up_for_each_example() -> None:
+    loss = SimpleNamespace(
+        divergence=torch.tensor([1.0, 2.0, float("inf")]),
+        accepted=torch.tensor([True, False, False]),
+        weights=torch.tensor([1.0, 0.5, 0.0]),
+        teacher_entropy=None,
+        student_entropy=torch.tensor([0.1, 0.2, 0.3]),
+        acceptance_probability=None,
+        agreement=None,
+    )
+    facts = sum_facts(loss, torch.tensor([0, 0, 1]), 3)
+    named = {name: facts[:, column].tolist() for column, name in enumerate(FACTS)}
+    assert named["n_tokens"] == [2, 1, 0] and named["accepted"] == [1, 0, 0]
+    assert named["divergence"] == [3, float("inf"), 0]
+    assert named["weighted_divergence"] == [2, 0, 0]  # a masked row of infinite divergence counts nothing
+    assert named["student_entropy"] == pytest.approx([0.3, 0.3, 0])
+    assert Scores.of(facts[:1], 5, "forward_kl").divergence == 1.5
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "score"),
+    [
+        ("the cat sat", "the cat sat", 1.0),
+        ("The cat, sat!", "the CAT sat", 1.0),
+        ("a b c d", "a c", 2 * 1.0 * 0.5 / 1.5),  # precision 1, recall 1/2
+        ("a b c", "c b a", 1 / 3),
+        ("a b", "x y", 0.0),
+        ("", "a", 0.0),
+        ("...", "...", 0.0),  # no words at all
+    ],
+)
+def test_rouge_l_by_hand(reference: str, answer: str, score: float) -> None:
+    assert rouge_l(reference, answer) == pytest.approx(score)
+    assert rouge_l(answer, reference) == pytest.approx(score)
+
+
+def test_rouge_of_answers_compares_greedy_answers(pair: speckd.Pair) -> None:
+    examples = read_examples(training_pair.ROWS[:3], pair.tokenizer).examples
+    assert 0 <= rouge_of_answers(pair, examples, 8) <= 1
+    given = rouge_of_answers(pair, examples, 8, references=["zz"] * 3)
+    assert given == 0
