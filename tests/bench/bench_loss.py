@@ -3,13 +3,16 @@
     python tests/bench/bench_loss.py [--rows 1024] [--repeats 7] [--only speed,memory,growth,gates]
 
 Times are medians of runs taken in turns in one process (A B C, A B C, ...), so that a busy machine slows all alike.
-Memory is the growth of the peak resident size over the inputs, each case in a process of its own. The peer is TRL
-1.16.0's ``ChunkedDivergenceFunction``: ``pip install -r requirements-bench.txt``; without it, its rows are left out.
+Memory is the growth of the peak resident size over the inputs, each case in a process of its own.
+
+The peer is TRL 1.16.0's ``ChunkedDivergenceFunction``, which ``make bench`` installs; by hand
+``pip install --constraint constraints.txt trl``. Without it, its rows are left out.
 """
 
 import argparse
 import json
 import math
+import os
 import resource
 import statistics
 import subprocess
@@ -86,7 +89,7 @@ def peer() -> Callable[[Rows, float], None] | None:
         import trl
         from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
     except ImportError as reason:
-        print(f"The peer's rows are left out: pip install -r requirements-bench.txt ({reason}).")
+        print(f"The peer's rows are left out: pip install --constraint constraints.txt trl ({reason}).")
         return None
     if trl.__version__ != PEER_VERSION:
         print(f"The peer is TRL {trl.__version__}, where the stated ratios are against {PEER_VERSION}.")
@@ -222,7 +225,9 @@ def memory_table(n_rows: int, repeats: int) -> None:
 
 def peak_in_a_process(case: str, n_rows: int) -> int:
     command = [sys.executable, __file__, "--peak-of", case, str(n_rows)]
-    return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    # Every freed tensor goes back to the system at once: a peak that reuses leftovers would look too small.
+    exact = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
+    return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=exact).stdout))
 
 
 def peak_bytes(case: str, n_rows: int) -> int:
