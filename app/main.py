@@ -52,8 +52,11 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": theme(),
         "css": panels.style(),
+        "head": panels.preload(),
         "app_kwargs": {"routes": panels.routes()},
         "footer_links": [],
         "ssr_mode": False,
         "show_error": False,
+        "max_file_size": "1mb",  # gradio's upload route: the page itself sends no files through it
+        "enable_monitoring": False,
     }

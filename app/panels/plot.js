@@ -5,16 +5,19 @@
   const SpecKD = (window.SpecKD = window.SpecKD || {});
   const loading = new Map();
 
+  /* Plotly's script keeps the page busy for a good while: what is on screen already gets its moment first. */
+  const idle = () => new Promise((done) => (window.requestIdleCallback ? requestIdleCallback(done, { timeout: 300 }) : setTimeout(done, 100)));
+
   SpecKD.loadPlotly = function (src) {
     if (window.Plotly) return Promise.resolve(window.Plotly);
     if (!loading.has(src)) {
-      loading.set(src, new Promise((resolve, reject) => {
+      loading.set(src, idle().then(() => new Promise((resolve, reject) => {
         const script = document.createElement("script");
         script.src = src;
         script.onload = () => resolve(window.Plotly);
         script.onerror = () => { loading.delete(src); reject(new Error("The plots' script could not be loaded.")); };
         document.head.append(script);
-      }));
+      })));
     }
     return loading.get(src);
   };
@@ -70,7 +73,7 @@
     return {
       show, element: node, area,
       on: (event, listener) => area.on && area.on(event, listener),
-      toImage: (options) => busy.then(() => window.Plotly.toImage(area, options)),
+      toImage: (figure, options) => SpecKD.loadPlotly(src).then((Plotly) => Plotly.toImage({ data: figure.data, layout: themed(figure) }, options)),
       destroy: () => { observer.disconnect(); theme.disconnect(); if (window.Plotly) window.Plotly.purge(area); },
     };
   };

@@ -123,6 +123,33 @@ def test_strip_lanes_and_verdict_share_one_cursor(visit: Callable[..., Any]) -> 
     one.page.wait_for_selector(".sk-strip .sk-token[data-t='20'].sk-pinned")
 
 
+def test_heatmap_follows_the_gate_and_plotly_too(visit: Callable[..., Any], made_up: Callable[..., Any]) -> None:
+    one = visit().open()
+    trace = made_up(24)
+    one.show(trace)
+    one.page.locator(".sk-slider").evaluate("node => { node.value = 2; node.dispatchEvent(new Event('input')); }")
+    accepted = [rank <= 2 for rank in trace["topk_threshold"]]
+    weights = [1 if ok else 0.01 for ok in accepted]
+    one.page.wait_for_function(  # Plotly hears of it when the hand rests
+        "w => JSON.stringify(document.querySelector('.sk-lanes .sk-plot-area').data.find(l => l.name === 'weight').z[0])"
+        " === JSON.stringify(w)",
+        arg=weights,
+    )
+    darkness = one.page.evaluate(
+        """() => {  // of each token's cell in the weight lane, on the sheet that answers the slider
+          const sheet = document.querySelector('.sk-lanes-sheet');
+          const { l, t, w, h } = document.querySelector('.sk-lanes .sk-plot-area')._fullLayout._size;
+          const ratio = sheet.width / sheet.clientWidth, n = 24, pen = sheet.getContext('2d');
+          return Array.from({ length: n }, (_, i) => {
+            const cell = pen.getImageData((l + (i + 0.2) * w / n) * ratio, (t + h * 0.9) * ratio, 8, 8).data;
+            return cell.reduce((sum, value, at) => sum + (at % 4 === 0 ? 255 - value : 0), 0) / 64;
+          });
+        }"""
+    )
+    assert [value > 90 for value in darkness] == accepted, "full weight is dark, masked is pale and hatched"
+    assert all(value > 10 for value in darkness), "hatched, not blank"
+
+
 def test_verdict_draws_the_boundary_and_the_proposals_fate(
     visit: Callable[..., Any], made_up: Callable[..., Any]
 ) -> None:

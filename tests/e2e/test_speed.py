@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 MEASURE = """
 async (values) => {
   const slider = document.querySelector('.sk-slider');
-  const plot = document.querySelector('.sk-lanes .sk-plot');
+  const lanes = document.querySelector('.sk-lanes');
   const nextFrame = () => new Promise((done) => requestAnimationFrame(() => {
     const channel = new MessageChannel();  // a message sent in a frame arrives once it is painted
     channel.port1.onmessage = done;
@@ -24,13 +24,13 @@ async (values) => {
   }));
   const results = [];
   for (const value of values) {
-    const drawn = plot.dataset.drawn;
+    const painted = lanes.dataset.painted;
     const start = performance.now();
     slider.value = value;
     slider.dispatchEvent(new Event('input', { bubbles: true }));
     await nextFrame();
     const strip = performance.now() - start;
-    while (plot.dataset.drawn === drawn) await new Promise((done) => setTimeout(done));
+    while (lanes.dataset.painted === painted) await new Promise((done) => setTimeout(done));
     await nextFrame();
     results.push([strip, performance.now() - start]);
     await new Promise((done) => setTimeout(done, 60));
@@ -58,8 +58,23 @@ def test_slider_repaints_in_time(
     assert lower_quartile(heatmaps) < lanes_ms
 
 
-def lower_quartile(times: Sequence[float]) -> float:
-    return sorted(times)[(len(times) - 1) // 4]
+# Runs before the page's own scripts, and notes when the strip first answers the slider and when the heatmap is drawn.
+WATCH = """
+window.seen = {};
+(function look() {
+  const strip = document.querySelector('.sk-strip .sk-accepted');
+  const slider = document.querySelector('.sk-slider');
+  if (strip && slider && !window.seen.strip) {
+    const before = document.querySelectorAll('.sk-strip .sk-accepted').length;
+    slider.value = 50;
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    const alive = document.querySelectorAll('.sk-strip .sk-accepted').length > before;
+    requestAnimationFrame(() => { if (alive) window.seen.strip = performance.now(); });
+  }
+  if (document.querySelector('.sk-lanes .sk-plot[data-drawn]')) window.seen.heatmap = performance.now();
+  else setTimeout(look, 5);
+})();
+"""
 
 
 def test_recorded_answer_is_alive_within_seconds_of_opening(visit: Callable[..., Any]) -> None:
@@ -67,12 +82,17 @@ def test_recorded_answer_is_alive_within_seconds_of_opening(visit: Callable[...,
     strips, heatmaps = [], []
     for _ in range(5):
         one = visit()
-        one.page.goto(one.address, wait_until="commit")
-        one.page.wait_for_selector(".sk-strip .sk-accepted")
-        strips.append(one.page.evaluate("performance.now()"))
-        one.page.wait_for_selector(".sk-lanes .sk-plot[data-drawn]")
-        heatmaps.append(one.page.evaluate("performance.now()"))
+        one.page.add_init_script(WATCH)
+        one.page.goto(one.address)
+        one.page.wait_for_function("window.seen.strip && window.seen.heatmap")
+        seen = one.page.evaluate("window.seen")
+        strips.append(seen["strip"])
+        heatmaps.append(seen["heatmap"])
     strip, heatmap = statistics.median(strips), statistics.median(heatmaps)
     print(f"\nstrip alive after {strip:.0f} ms, heatmap after {heatmap:.0f} ms (medians of 5 openings)")
     assert lower_quartile(strips) < 2000
     assert lower_quartile(heatmaps) < 3000
+
+
+def lower_quartile(times: Sequence[float]) -> float:
+    return sorted(times)[(len(times) - 1) // 4]
