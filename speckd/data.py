@@ -20,7 +20,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that is no part of the response; the Trainer counts the others
 LONGEST = 1024  # tokens of prompt and response together, by default
@@ -94,20 +93,20 @@ class Examples:
 # --- one example --------------------------------------------------------------------------------------------------
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
+def encode_prompt(tokenizer: Any, messages: Messages) -> list[int]:
     """Token ids of a prompt with its generation prompt; without a chat template, of the last message alone."""
     if tokenizer.chat_template is None:
         return tokenizer(messages[-1]["content"])["input_ids"]
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
-def encode_response(tokenizer: PreTrainedTokenizerBase, messages: Messages, response: str, finished: bool) -> list[int]:
+def encode_response(tokenizer: Any, messages: Messages, response: str, finished: bool) -> list[int]:
     """Token ids of a response to a prompt, with the token that ends a turn where ``finished``."""
     ids = tokenizer(response, add_special_tokens=False)["input_ids"]
     return ids + _end_of_turn(tokenizer, messages) if finished else ids
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
+def _end_of_turn(tokenizer: Any, messages: Messages) -> list[int]:
     """What the template writes right after a response, up to its trailing white space; else the end-of-text token."""
     marker = "response"
     if tokenizer.chat_template is not None:
@@ -159,7 +158,7 @@ def _read_row(row: Any, needs_response: bool) -> tuple[Messages, str | None, boo
 
 
 def encode_row(
-    tokenizer: PreTrainedTokenizerBase, row: Any, number: int, max_length: int, needs_response: bool = True
+    tokenizer: Any, row: Any, number: int, max_length: int, needs_response: bool = True
 ) -> tuple[Example, int]:
     """One row of data as an Example, and how many response tokens were cut to fit.
 
@@ -196,7 +195,7 @@ def encode_row(
 
 def read_examples(
     source: str | os.PathLike[str] | Iterable[Any],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     *,
     max_length: int = LONGEST,
     on_bad: Literal["stop", "skip"] = "stop",

@@ -371,7 +371,7 @@ def _data(
     pair: Pair, settings: DistillSettings, shared: Path, report: OnProgress
 ) -> tuple[Examples, Examples | None, Path | None]:
     """Training examples, held-out examples, and the folder of the teacher cache."""
-    reading = {"max_length": settings.max_length, "on_bad": settings.on_bad, "limit": settings.limit}
+    reading: dict[str, Any] = {"max_length": settings.max_length, "on_bad": settings.on_bad, "limit": settings.limit}
     folder = Path(settings.cache_folder) if settings.cache_folder else shared / "teacher-cache"
     caching = settings.teacher_cache and settings.responses != "student"
     if settings.responses == "teacher":

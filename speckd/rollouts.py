@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -134,7 +132,7 @@ class _AskToStop(StoppingCriteria):
         return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
 
 
-def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def stop_token_ids(model: Any, tokenizer: Any) -> list[int]:
     """The tokens that end an answer: those of the model's generation settings and the tokenizer's own, in order."""
     listed = getattr(model.generation_config, "eos_token_id", None)
     ids = [] if listed is None else ([listed] if isinstance(listed, int) else list(listed))
@@ -145,8 +143,8 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 @torch.no_grad()
 def generate_batch(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    tokenizer: Any,
     prompt_ids: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
@@ -234,8 +232,8 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]
 
 
 def generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    tokenizer: Any,
     prompt_ids: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
@@ -275,8 +273,8 @@ FORMAT = "speckd.rollouts"
 
 def write_rollouts(
     path: str | os.PathLike[str],
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    tokenizer: Any,
     prompts: Sequence[Sequence[dict[str, str]]],
     prompt_ids: Sequence[Sequence[int]],
     sampling: Sampling,

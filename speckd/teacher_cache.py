@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
 
 from speckd.data import Example, collate, response_rows
 from speckd.trace import write_whole
@@ -40,7 +39,7 @@ def example_key(example: Example) -> str:
     return hashlib.sha256(ids.tobytes()).hexdigest()
 
 
-def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_sha256(tokenizer: Any) -> str:
     """The checksum of a vocabulary: token ids mean nothing under another one."""
     listing = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]), ensure_ascii=True)
     return hashlib.sha256(listing.encode()).hexdigest()
@@ -212,8 +211,8 @@ class TeacherCache:
 @torch.no_grad()
 def fill_cache(
     folder: str | os.PathLike[str],
-    teacher: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    teacher: Any,
+    tokenizer: Any,
     examples: Sequence[Example],
     teacher_sha256: str,
     *,
@@ -255,7 +254,7 @@ def fill_cache(
 
 
 @torch.no_grad()
-def teacher_rows(teacher: nn.Module, examples: Sequence[Example]) -> list[Tensor]:
+def teacher_rows(teacher: Any, examples: Sequence[Example]) -> list[Tensor]:
     """The teacher's last hidden states of each example's response rows: one (n, H) an example."""
     rows = [
         {"input_ids": example.prompt_ids + example.response_ids, "n_prompt": len(example.prompt_ids), "number": 0}
@@ -270,7 +269,7 @@ def teacher_rows(teacher: nn.Module, examples: Sequence[Example]) -> list[Tensor
     return [hidden[index, :-1][picked[index]] for index in range(len(examples))]
 
 
-def trunk_of(model: nn.Module) -> nn.Module:
+def trunk_of(model: Any) -> Any:
     """The decoder without its head; adapters stay in force, since they sit on its layers."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     return base.get_decoder()

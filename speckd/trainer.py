@@ -189,15 +189,15 @@ class GatedStudent(nn.Module):
         eval_k: int = DEFAULT_K,
     ) -> None:
         super().__init__()
-        self.student = student
-        self._outside = (teacher, reference)  # a tuple hides them from nn.Module
+        self.student: Any = student
+        self._outside: tuple[Any, Any] = (teacher, reference)  # a tuple hides them from nn.Module
         # Plain distillation, with the Top-k verdict watched: a weight of 1 whether accepted or not.
         self.gate = TopK(k=eval_k, beta=1.0) if isinstance(gate, AllOpen) else gate
         self.watch = TopK(k=eval_k, beta=1.0)
         self.divergence, self.temperature, self.rejected = divergence, temperature, rejected
 
     @property
-    def teacher(self) -> nn.Module:
+    def teacher(self) -> Any:
         return self._outside[0]
 
     @property
@@ -270,7 +270,7 @@ class GatedStudent(nn.Module):
         return {"loss": found.loss, "facts": sum_facts(found, owners, len(input_ids))}
 
     @staticmethod
-    def _rows(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> Tensor:
+    def _rows(model: Any, input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> Tensor:
         hidden = trunk_of(model)(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state  # (B, T, H)
@@ -278,7 +278,7 @@ class GatedStudent(nn.Module):
 
     def _teacher_rows(
         self,
-        teacher: nn.Module,
+        teacher: Any,
         input_ids: Tensor,
         attention_mask: Tensor,
         rows: Tensor,
@@ -316,6 +316,10 @@ class SpecKDTrainer(Trainer):
     Raises:
         ValueError: nothing is trainable, the data holds no response token, or teacher and student share parameters.
     """
+
+    args: SpecKDConfig
+    model: Any
+    eval_dataset: Any
 
     loss_is_scaled_for_ga = True  # normalised by the tokens of the whole step: the Trainer must not divide again
 
@@ -376,6 +380,11 @@ class SpecKDTrainer(Trainer):
         if not args.disable_tqdm:
             self.add_callback(TrainingBar())
         self.add_callback(_Watch(self))
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints are."""
+        return Path(self.args.output_dir or "trainer_output")
 
     # --- data
 
@@ -470,7 +479,7 @@ class SpecKDTrainer(Trainer):
 
     def not_finite(self, what: str) -> NonFiniteLoss:
         """The error that ends a run whose numbers are no longer finite."""
-        last = last_checkpoint(self.args.output_dir)
+        last = last_checkpoint(self.folder)
         numbers = ", ".join(str(number) for number in self._batch_numbers[:8])
         back = (
             f"The last good checkpoint is {last.name}; go on from it with a smaller learning rate"
@@ -564,7 +573,7 @@ class SpecKDTrainer(Trainer):
         """The student alone, in the form that AutoModelForCausalLM or PeftModel loads, with the tokenizer."""
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir) if output_dir else self.folder
         if state_dict is not None:
             state_dict = {name.removeprefix("student."): value for name, value in state_dict.items()}
         save_student(self.accelerator.unwrap_model(self.model).student, folder, self.pair.tokenizer, state_dict)
@@ -586,7 +595,9 @@ class SpecKDTrainer(Trainer):
             return
         load_student(self.accelerator.unwrap_model(model or self.model).student, Path(resume_from_checkpoint))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **others: Any) -> Any:
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: str | bool | None = None, **others: Any
+    ) -> Any:
         """Train. ``resume_from_checkpoint=True`` goes on from the last *complete* checkpoint, or starts where none is.
 
         Returns:
@@ -596,7 +607,7 @@ class SpecKDTrainer(Trainer):
             ValueError: the named checkpoint is not complete.
         """
         if resume_from_checkpoint is True:
-            last = last_checkpoint(self.args.output_dir)
+            last = last_checkpoint(self.folder)
             resume_from_checkpoint = str(last) if last is not None else None
         elif resume_from_checkpoint:
             folder = Path(resume_from_checkpoint)
@@ -605,8 +616,8 @@ class SpecKDTrainer(Trainer):
                     f"{folder} is not a complete checkpoint: it has no {MARKER}. Go on from another one, or start anew."
                 )
         if self.args.should_save:
-            with _write_errors(Path(self.args.output_dir)):
-                drop_incomplete(self.args.output_dir)
+            with _write_errors(self.folder):
+                drop_incomplete(self.folder)
         self._facts.zero_()
         self._logged_at = time.perf_counter()
         return super().train(resume_from_checkpoint or None, **others)
@@ -793,7 +804,7 @@ def _fresh_packaged_student(pair: Pair, settings: Any) -> nn.Module:
 
 
 def save_student(
-    student: nn.Module,
+    student: Any,
     folder: Path,
     tokenizer: Any | None = None,
     state_dict: dict[str, Any] | None = None,
@@ -831,7 +842,7 @@ def save_student(
         tokenizer.save_pretrained(str(folder))
 
 
-def load_student(student: nn.Module, folder: Path) -> None:
+def load_student(student: Any, folder: Path) -> None:
     """Put the weights of a checkpoint back into the student it was written from."""
     from peft import PeftModel, set_peft_model_state_dict
 

@@ -1,0 +1,160 @@
+"""What a training step costs: SpecKDTrainer, without and with the teacher cache, against TRL's GKDTrainer off-policy.
+
+    python tests/bench/bench_training_step.py [--repeats 7] [--batch 4] [--tokens 96]
+
+The packaged pair, a fresh LoRA of rank 64 on the six-layer student, the same texts, float32, forward KL (GKD's beta 0,
+lmbda 0). A step is forward, backward, clipping and AdamW. Medians of steps taken in turns in one process, so that a
+busy machine slows all alike. Tokens are response tokens: GKD also computes the logits of prompt and padding.
+
+The peer is TRL 1.16.0's experimental GKDTrainer (``make bench`` installs it); without it, its row is left out.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import speckd
+from speckd.data import Example, encode_prompt, read_examples
+from speckd.rollouts import Sampling, generate_batch
+from speckd.teacher_cache import fill_cache
+from speckd.trainer import SpecKDConfig, SpecKDTrainer, prepare_student
+
+PROMPTS = Path(__file__).parents[2] / "assets" / "prompts" / "heldout.jsonl"
+PEER_VERSION = "1.16.0"
+WANTED = {"speckd, topk": 1.3, "speckd, topk, teacher cache": 2.2}  # times GKD's tokens a second
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--repeats", type=int, default=7)
+    options.add_argument("--batch", type=int, default=4)
+    options.add_argument("--tokens", type=int, default=96)
+    chosen = options.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    print(f"{torch.get_num_threads()} threads; torch {torch.__version__}; batch {chosen.batch}, {chosen.tokens} tokens")
+    teacher = speckd.load_pair(student="raw", device="cpu")
+    examples, rows = texts(teacher, chosen.batch, chosen.tokens)
+    n_tokens = sum(len(example.response_ids) for example in examples)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = os.path.join(folder, "cache")
+        fill_cache(cache, teacher.teacher, teacher.tokenizer, examples, teacher.teacher_sha256)
+        steps = {
+            "speckd, none": ours(rows, folder, chosen.batch, gate="none"),
+            "speckd, topk": ours(rows, folder, chosen.batch, gate="topk"),
+            "speckd, topk, teacher cache": ours(rows, folder, chosen.batch, gate="topk", teacher_cache=cache),
+        }
+        peer = gkd_step(teacher, rows, folder, chosen.batch)
+        if peer is not None:
+            steps[f"TRL {PEER_VERSION} GKD, lmbda 0"] = peer
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for turn in range(chosen.repeats + 1):
+            for name, step in steps.items():
+                started = time.perf_counter()
+                step()
+                if turn:  # the first turn warms up
+                    seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    theirs = medians.get(f"TRL {PEER_VERSION} GKD, lmbda 0")
+    print(f"{'step':32} {'median s':>9} {'fastest':>8} {'tokens/s':>9} {'x GKD':>7}")
+    for name, median in medians.items():
+        ratio = f"{theirs / median:7.2f}" if theirs else "      -"
+        wanted = f"  (at least {WANTED[name]})" if name in WANTED else ""
+        print(f"{name:32} {median:9.3f} {min(seconds[name]):8.3f} {n_tokens / median:9.1f} {ratio}{wanted}")
+
+
+def texts(pair: speckd.Pair, batch: int, tokens: int) -> tuple[list[Example], list[dict[str, Any]]]:
+    """The teacher's greedy answers to the first held-out prompts: as examples, and as chat messages for the peer."""
+    prompts = read_examples(PROMPTS, pair.tokenizer, needs_response=False, limit=batch).examples
+    ids = [encode_prompt(pair.tokenizer, example.messages) for example in prompts]
+    answers = generate_batch(pair.teacher, pair.tokenizer, ids, Sampling(max_new_tokens=tokens))
+    rows = []
+    for example, answer in zip(prompts, answers, strict=True):
+        text = pair.tokenizer.decode(answer.response_ids, skip_special_tokens=True)
+        rows.append({"messages": [*example.messages, {"role": "assistant", "content": text}]})
+    return read_examples(rows, pair.tokenizer).examples, rows
+
+
+def optimizer_step(trainer: Any, model: Any, batch: Any, n_tokens: Any) -> None:
+    trainer.training_step(model, batch, n_tokens)
+    trainer.accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    trainer.optimizer.step()
+    model.zero_grad()
+
+
+def ours(rows: list[dict[str, Any]], folder: str, batch: int, **settings: Any) -> Callable[[], None]:
+    """One optimizer step of a SpecKDTrainer, ready to be repeated."""
+    pair = prepare_student(speckd.load_pair(student="raw", device="cpu"), lora_rank=64)
+    args = SpecKDConfig(
+        output_dir=folder,
+        use_cpu=True,
+        disable_tqdm=True,
+        max_steps=1,
+        per_device_train_batch_size=batch,
+        **settings,
+    )
+    trainer = SpecKDTrainer(pair, args, rows)
+    trainer.train()  # one step by the usual way: everything is prepared then
+    loader = trainer.get_train_dataloader()
+
+    def step() -> None:
+        batches, n_tokens = trainer.get_batch_samples(iter(loader), 1, trainer.args.device)
+        optimizer_step(trainer, trainer.model_wrapped, batches[0], n_tokens)
+
+    return step
+
+
+def gkd_step(pair: speckd.Pair, rows: list[dict[str, Any]], folder: str, batch: int) -> Callable[[], None] | None:
+    """The same of TRL's GKDTrainer with the same student, or None where TRL is not installed."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    try:
+        import trl
+        from datasets import Dataset
+        from trl.experimental.gkd import GKDConfig, GKDTrainer
+    except ImportError:
+        return None
+    if trl.__version__ != PEER_VERSION:
+        print(f"trl is {trl.__version__} here; the figures are meant for {PEER_VERSION}")
+    student = prepare_student(speckd.load_pair(student="raw", device="cpu"), lora_rank=64).student
+    args = GKDConfig(
+        output_dir=folder,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        report_to=[],
+        save_strategy="no",
+        max_steps=1,
+        per_device_train_batch_size=batch,
+        learning_rate=3e-3,
+        lmbda=0.0,
+        beta=0.0,
+        temperature=1.0,
+        max_length=512,
+    )
+    trainer = GKDTrainer(
+        model=student,
+        teacher_model=pair.teacher,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=pair.tokenizer,
+    )
+    trainer.train()
+    loader = trainer.get_train_dataloader()
+
+    def step() -> None:
+        batches, n_tokens = trainer.get_batch_samples(iter(loader), 1, trainer.args.device)
+        optimizer_step(trainer, trainer.model_wrapped, batches[0], n_tokens)
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
