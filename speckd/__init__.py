@@ -10,6 +10,9 @@ Axes, everywhere in this order:
     B batch     T time (positions of a sequence)     N response rows     V vocabulary     H hidden width
 """
 
+import importlib
+from typing import Any
+
 from speckd.divergences import DIVERGENCES, forward_kl, hellinger, jsd, reverse_kl, skew_kl, skew_reverse_kl, tvd
 from speckd.gates import (
     GATES,
@@ -30,6 +33,21 @@ from speckd.loss import GatedLoss, gated_loss
 from speckd.pairs import ModelUnavailable, Pair, Progress, load_pair
 from speckd.trace import Trace
 
+_LAZY = {  # the trainer's libraries take seconds to import, and inspecting needs none of them
+    "SpecKDConfig": "speckd.trainer",
+    "SpecKDTrainer": "speckd.trainer",
+    "prepare_student": "speckd.trainer",
+    "read_examples": "speckd.data",
+    "evaluate_pair": "speckd.evaluation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'speckd' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -46,12 +64,15 @@ __all__ = [
     "Progress",
     "RandomTokens",
     "SpecK",
+    "SpecKDConfig",
+    "SpecKDTrainer",
     "Stopped",
     "StudentEntropy",
     "TeacherEntropy",
     "TopK",
     "Trace",
     "__version__",
+    "evaluate_pair",
     "forward_kl",
     "gate_named",
     "gated_loss",
@@ -59,6 +80,8 @@ __all__ = [
     "inspect",
     "jsd",
     "load_pair",
+    "prepare_student",
+    "read_examples",
     "reverse_kl",
     "skew_kl",
     "skew_reverse_kl",

@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -494,7 +495,18 @@ class SpecKDTrainer(Trainer):
     # --- the log
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the gate's figures to a training step's row: means over the response tokens since the last row."""
+        """Add the gate's figures to a training step's row: means over the response tokens since the last row.
+
+        loss                what was minimised: sum of V_t D_t over the step's response tokens, in nats
+        divergence          the same without the gate, mean D_t: the figure that runs with different gates share
+        tar                 token acceptance rate, the share that the gate accepts; without a gate, that Top-k would
+        masked_share        1 - loss / divergence: the share of the divergence that the gate took away
+        teacher_entropy,
+        student_entropy     mean entropy of the two next-token distributions, in nats
+        grad_norm           of all trainable weights, before clipping
+        n_tokens,
+        tokens_per_second   response tokens of the step, over all processes; evaluations are not counted in the time
+        """
         if "loss" in logs and self.is_in_train:
             facts = self.accelerator.reduce(self._facts.to(self.args.device), "sum").tolist()
             found = dict(zip(FACTS, facts, strict=True))
@@ -779,7 +791,11 @@ def prepare_student(
         target_modules="all-linear",  # PEFT leaves the head out of it
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]):  # the start must not depend on, or change, the global generator
+    with (
+        warnings.catch_warnings(),
+        torch.random.fork_rng(devices=[]),
+    ):  # the start must not depend on, or change, the global generator
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that goes away in version 6
         torch.manual_seed(seed)
         if pair.teacher_id == "packaged" and pair.student_id == "raw":
             student = _fresh_packaged_student(pair, settings)

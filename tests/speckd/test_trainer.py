@@ -175,6 +175,16 @@ def test_a_reference_model_serves_adaspec_and_is_asked_for(folders: Any, tmp_pat
         make(folders, tmp_path / "b", gate_object=AdaSPEC())
 
 
+def test_the_trainer_is_a_public_name_that_costs_nothing_until_it_is_used() -> None:
+    command = (
+        "import sys, speckd; assert 'speckd.trainer' not in sys.modules; speckd.SpecKDTrainer, speckd.SpecKDConfig"
+    )
+    subprocess.run([sys.executable, "-c", command], check=True)
+    assert speckd.SpecKDTrainer is SpecKDTrainer
+    with pytest.raises(AttributeError, match="no attribute 'SpecKDTriner'"):
+        speckd.SpecKDTriner  # noqa: B018
+
+
 # --- the teacher cache --------------------------------------------------------------------------------------------
 
 
