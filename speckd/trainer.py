@@ -791,10 +791,8 @@ def prepare_student(
         target_modules="all-linear",  # PEFT leaves the head out of it
         task_type="CAUSAL_LM",
     )
-    with (
-        warnings.catch_warnings(),
-        torch.random.fork_rng(devices=[]),
-    ):  # the start must not depend on, or change, the global generator
+    # The start must neither depend on the global generator nor change it.
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that goes away in version 6
         torch.manual_seed(seed)
         if pair.teacher_id == "packaged" and pair.student_id == "raw":

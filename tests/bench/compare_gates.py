@@ -24,7 +24,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--output", required=True)
     options.add_argument("--data", default=str(ASSETS / "responses" / "train.jsonl"))
-    options.add_argument("--eval-data", default=str(ASSETS / "responses" / "heldout.jsonl"))
+    options.add_argument("--eval-data", default=str(ASSETS / "responses" / "heldout-greedy.jsonl"))
     options.add_argument("--starts", default="young,healed")
     options.add_argument("--gates", default=",".join(GATES))
     options.add_argument("--seeds", default="0,1,2")
