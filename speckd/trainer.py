@@ -26,7 +26,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import TrainOutput
 
 from speckd.data import (
     LONGEST,
@@ -632,6 +634,13 @@ class SpecKDTrainer(Trainer):
                 drop_incomplete(self.folder)
         self._facts.zero_()
         self._logged_at = time.perf_counter()
+        if resume_from_checkpoint:
+            state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
+            last_step = self.args.max_steps if self.args.max_steps > 0 else state.max_steps
+            if state.global_step >= last_step:  # killed between the last step and the end: the Trainer would add a step
+                self._load_from_checkpoint(str(resume_from_checkpoint))
+                self.state = state
+                return TrainOutput(state.global_step, math.nan, {})
         return super().train(resume_from_checkpoint or None, **others)
 
 

@@ -294,6 +294,15 @@ def test_a_resumed_run_ends_where_the_unbroken_run_ends(folders: Any, tmp_path: 
             assert torch.equal(value, weights(whole)[name])
 
 
+def test_a_run_killed_after_its_last_step_adds_no_step_of_its_own(folders: Any, tmp_path: Path) -> None:
+    others = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}  # in the middle of the second epoch
+    whole, resumed = (make(folders, tmp_path, **others) for _ in range(2))
+    whole.train()
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4 and curve(resumed) == curve(whole)
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(resumed).items())
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_resumes_to_the_curve_of_the_unbroken_run(folders: Any, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
