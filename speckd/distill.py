@@ -378,7 +378,7 @@ def _data(
         prompts = read_examples(settings.data, pair.tokenizer, needs_response=False, **reading)
         train = _teacher_writes(pair, settings, prompts, shared, folder if caching else None, report)
     else:
-        needs = settings.responses == "file"
+        needs = settings.responses != "student"  # of a mix, the file has the other share
         train = read_examples(settings.data, pair.tokenizer, needs_response=needs, **reading)
     held_out = None
     if settings.eval_data is not None:

@@ -157,7 +157,11 @@ def _distill(options: argparse.Namespace) -> int:
         raise ValueError(f"There is no file {settings.data!r}. Give a JSONL file with one example a line.")
     with progress_bars() as follow:
         records = distill(
-            settings, resume=options.resume, stop_file=options.stop_file, on_progress=follow, progress_bar=True
+            settings,
+            resume=options.resume,
+            stop_file=options.stop_file,
+            on_progress=follow if is_main_process() else None,
+            progress_bar=True,
         )
     if is_main_process():
         print(verdict(records))

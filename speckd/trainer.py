@@ -307,6 +307,13 @@ class GatedStudent(nn.Module):
 class SpecKDTrainer(Trainer):
     """Trains a pair's student by token-gated distillation.
 
+    Accumulation, batch size and number of processes never change the curve of the same data, with one exception: AdaKD
+    and AdaSPEC rank the tokens of one forward pass, so there the batch of a process is part of the method.
+
+    Several processes: DDP by ``accelerate launch``, tested on CPUs. FSDP2 is written for (the trunk and the loss lie in
+    the wrapped module's forward, teacher and student share nothing, state is gathered before saving), and has not been
+    run; responses from the student are refused there.
+
     Args:
         pair: from ``load_pair``, its student made ready by ``prepare_student``, or with parameters that ask for
             gradients.
