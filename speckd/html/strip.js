@@ -12,6 +12,8 @@
     let current = -1; // the one in the tab order
     let hovered = -1;
     let pinned = -1;
+    const unspoken = new Set(); // tokens whose spoken label is out of date
+    let timer = 0;
     const list = el("div", { class: "sk-strip", role: "listbox", "aria-orientation": "horizontal", tabindex: "-1" });
     root.append(list);
 
@@ -34,6 +36,7 @@
     list.addEventListener("focusin", (event) => {
       const t = indexOf(event.target);
       if (t >= 0) {
+        speak();
         focusable(t);
         if (event.target.matches(":focus-visible")) onHover(t);
       }
@@ -82,6 +85,7 @@
 
     function setTrace(next) {
       trace = next;
+      unspoken.clear();
       const page = document.createDocumentFragment();
       marks = trace.tokens.map((text, t) => {
         const special = /^<\|.*\|>$/.test(text);
@@ -106,15 +110,22 @@
       list.scrollTop = 0;
     }
 
-    /* The whole repaint of a moved slider: only the tokens that changed are touched. */
+    /* The whole repaint of a moved slider: only the tokens that changed are touched. What a screen reader says of them
+       follows when the hand rests. */
     function paint(gated) {
       for (let t = 0; t < marks.length; t++) {
         if (state[t] === gated.accepted[t]) continue;
         state[t] = gated.accepted[t];
         marks[t].classList.toggle("sk-accepted", state[t] === 1);
         marks[t].classList.toggle("sk-rejected", state[t] === 0);
-        marks[t].setAttribute("aria-label", spoken(t));
+        unspoken.add(t);
       }
+      clearTimeout(timer);
+      timer = setTimeout(speak, 60);
+    }
+    function speak() {
+      for (const t of unspoken) if (marks[t]) marks[t].setAttribute("aria-label", spoken(t));
+      unspoken.clear();
     }
     function spoken(t) {
       const chance = SpecKD.percent(SpecKD.acceptanceOfOneDraw(trace, t));
@@ -146,6 +157,7 @@
     /* While a response is being written there is text, and no verdict yet. */
     function setPending(text) {
       trace = null;
+      unspoken.clear();
       marks = [];
       state = new Int8Array(0);
       current = hovered = pinned = -1;

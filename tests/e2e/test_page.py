@@ -123,7 +123,7 @@ def test_strip_lanes_and_verdict_share_one_cursor(visit: Callable[..., Any]) -> 
     one.page.wait_for_selector(".sk-strip .sk-token[data-t='20'].sk-pinned")
 
 
-def test_heatmap_follows_the_gate_and_plotly_too(visit: Callable[..., Any], made_up: Callable[..., Any]) -> None:
+def test_heatmap_follows_the_gate(visit: Callable[..., Any], made_up: Callable[..., Any]) -> None:
     one = visit().open()
     trace = made_up(24)
     one.show(trace)
@@ -131,8 +131,8 @@ def test_heatmap_follows_the_gate_and_plotly_too(visit: Callable[..., Any], made
     accepted = [rank <= 2 for rank in trace["topk_threshold"]]
     weights = [1 if ok else 0.01 for ok in accepted]
     one.page.wait_for_function(  # Plotly hears of it when the hand rests
-        "w => JSON.stringify(document.querySelector('.sk-lanes .sk-plot-area').data.find(l => l.name === 'weight').z[0])"
-        " === JSON.stringify(w)",
+        "w => { const { data } = document.querySelector('.sk-lanes .sk-plot-area');"
+        " return JSON.stringify(data.find((lane) => lane.name === 'weight').z[0]) === JSON.stringify(w); }",
         arg=weights,
     )
     darkness = one.page.evaluate(
@@ -407,6 +407,10 @@ def test_new_picture_moves_nothing_else(visit: Callable[..., Any], made_up: Call
     one = visit().open()
     parts = (".sk-top", ".sk-second", ".sk-strip-box", ".sk-lanes-box", ".sk-foot")
     places = [one.page.locator(part).bounding_box() for part in parts]
+    where = "nodes => nodes.map(node => [node.offsetLeft, node.offsetTop])"
+    words = one.page.locator(".sk-strip .sk-token").evaluate_all(where)
+    one.page.locator(".sk-slider").evaluate("node => { node.value = 50; node.dispatchEvent(new Event('input')); }")
+    assert one.page.locator(".sk-strip .sk-token").evaluate_all(where) == words, "a slider moves no word"
     one.show(made_up(256))
     one.page.locator(".sk-segments label[for$=-speck]").click()
     one.page.locator(".sk-slider").evaluate("node => { node.value = 1; node.dispatchEvent(new Event('input')); }")

@@ -1,9 +1,11 @@
 """How fast the page answers, measured inside the browser on the real page.
 
-Medians are printed. What must hold holds for the faster moves (the lower quartile): other work on a shared machine can
-only add time, and it is the page that is judged here.
+Medians are printed. The limits are those of a free machine and hold for the faster moves (the lower quartile): other
+work can only add time, and it is the page that is judged here. Where more work waits than there are cores, everything
+takes longer by that ratio, and so may the page.
 """
 
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,8 +56,8 @@ def test_slider_repaints_in_time(
     strip, lanes = statistics.median(strips), statistics.median(heatmaps)
     print(f"\n{n_tokens} tokens: strip {strip:.0f} ms, lanes {lanes:.0f} ms (medians of {len(times)} moves)")
     assert len(one.requests) == asked_before, "a slider must never ask the server"
-    assert lower_quartile(strips) < strip_ms
-    assert lower_quartile(heatmaps) < lanes_ms
+    assert lower_quartile(strips) < strip_ms * busy()
+    assert lower_quartile(heatmaps) < lanes_ms * busy()
 
 
 # Runs before the page's own scripts, and notes when the strip first answers the slider and when the heatmap is drawn.
@@ -90,8 +92,13 @@ def test_recorded_answer_is_alive_within_seconds_of_opening(visit: Callable[...,
         heatmaps.append(seen["heatmap"])
     strip, heatmap = statistics.median(strips), statistics.median(heatmaps)
     print(f"\nstrip alive after {strip:.0f} ms, heatmap after {heatmap:.0f} ms (medians of 5 openings)")
-    assert lower_quartile(strips) < 2000
-    assert lower_quartile(heatmaps) < 3000
+    assert lower_quartile(strips) < 2000 * busy()
+    assert lower_quartile(heatmaps) < 3000 * busy()
+
+
+def busy() -> float:
+    """How many times more work waits than this machine has cores; 1 on a free one."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def lower_quartile(times: Sequence[float]) -> float:
