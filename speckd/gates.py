@@ -121,24 +121,25 @@ def block_maxima(scores: Tensor) -> Tensor:
 
 def argmax_from(scores: Tensor, maxima: Tensor) -> Tensor:
     """(N, 1) int64, each row's argmax, of equal scores the lowest id, from (N, V) scores and their block maxima."""
-    ids, values = _block_values(scores, maxima.argmax(-1, keepdim=True))
-    return ids.flatten(1).gather(-1, values.flatten(1).argmax(-1, keepdim=True))
+    block = maxima.argmax(-1, keepdim=True)  # (N, 1)
+    return block * DRAW_BLOCK + _block_values(scores, block).squeeze(-2).argmax(-1, keepdim=True)
 
 
-def _block_values(scores: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """The token ids and scores of some blocks of each row: (N, M, DRAW_BLOCK) both; past the end, V and -inf."""
+def _block_values(scores: Tensor, blocks: Tensor) -> Tensor:
+    """The scores of some blocks of each row, (N, M) to (N, M, DRAW_BLOCK); past the end of the vocabulary -inf."""
     vocabulary = scores.shape[-1]
+    rows = torch.arange(len(scores), device=scores.device)[:, None]
+    if vocabulary % DRAW_BLOCK == 0:
+        return scores.unflatten(-1, (-1, DRAW_BLOCK))[rows, blocks]
     ids = blocks[..., None] * DRAW_BLOCK + torch.arange(DRAW_BLOCK, device=blocks.device)
-    flat = ids.clamp(max=vocabulary - 1).flatten(1)
-    values = scores.gather(-1, flat).view(ids.shape).masked_fill(ids >= vocabulary, -torch.inf)
-    return ids, values
+    return scores[rows[..., None], ids.clamp(max=vocabulary - 1)].masked_fill(ids >= vocabulary, -torch.inf)
 
 
 def topk_threshold_up_to(k: int, teacher_scores: Tensor, teacher_maxima: Tensor, token_ids: Tensor) -> Tensor:
     """The rank of one token a row in the teacher's order, exact up to k and k + 1 beyond: all that a verdict needs.
 
-    Whatever beats the token lies in a block whose maximum is no less. If k blocks have a larger maximum, the token is
-    past k; else looking into the few best blocks decides, not a comparison with the whole vocabulary.
+    Whatever beats the token lies in a block whose maximum is no less. Where k + 1 blocks have a larger maximum, the
+    token is past k; else they are among the k + 1 best blocks, and these are all that is looked into.
 
     Args:
         k: the largest rank of interest.
@@ -152,15 +153,13 @@ def topk_threshold_up_to(k: int, teacher_scores: Tensor, teacher_maxima: Tensor,
     if n_looked_into * 4 > teacher_maxima.shape[-1]:
         return rank_of(teacher_scores, token_ids).squeeze(-1).clamp(max=k + 1)
     own = teacher_scores.gather(-1, token_ids)  # (N, 1)
-    n_better_blocks = (teacher_maxima > own).sum(-1)
-    n_equal_blocks = (teacher_maxima == own).sum(-1)
-    ids, values = _block_values(teacher_scores, teacher_maxima.topk(n_looked_into, -1).indices)
-    own, tokens = own[..., None], token_ids[..., None]
-    ahead = (values > own) | ((values == own) & (ids < tokens))
-    ranks = (ahead.sum((-1, -2)) + 1).clamp(max=k + 1)
-    ranks = ranks.masked_fill(n_better_blocks >= k, k + 1)
-    unsure = (n_better_blocks < k) & (n_better_blocks + n_equal_blocks > n_looked_into)
-    if unsure.any():  # many equal maxima: rare, and worth the long way
+    values = _block_values(teacher_scores, teacher_maxima.topk(n_looked_into, -1).indices)  # (N, k + 1, DRAW_BLOCK)
+    ranks = ((values > own[..., None]).sum((-1, -2)) + 1).clamp(max=k + 1)
+    # Equal scores make it unsure: those seen, and those that may lie in blocks not looked into.
+    n_equal = (values == own[..., None]).sum((-1, -2))
+    n_blocks = (teacher_maxima >= own).sum(-1)
+    unsure = (ranks <= k) & ((n_equal > 1) | (n_blocks > n_looked_into))
+    if unsure.any():  # rare, and worth the long way
         ranks[unsure] = rank_of(teacher_scores[unsure], token_ids[unsure]).squeeze(-1).clamp(max=k + 1)
     return ranks
 

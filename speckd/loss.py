@@ -28,6 +28,7 @@ from speckd.heads import Head
 CHUNK_ELEMENTS = 12 * 2**20  # logits of one model that a chunk holds: 48 MiB in float32, 256 rows of 49,152
 BLOCK_ELEMENTS = 3 * 2**18  # logits that the elementwise work touches at a time: 3 MiB, 16 rows of 49,152
 CAST_TOKENS = 8192  # tokens of a half-precision head that are widened at a time on a CPU
+ROWS_OF_A_PRODUCT = 64  # BLAS computes 192 rows in less time than 179
 SAMPLING_STREAM = 1  # coins of rejected="sample"; the gates' own are stream 0
 SEED_STRIDE = 0x9E3779B97F4A7C15  # odd, so that no two calls of one run share a seed
 
@@ -377,7 +378,7 @@ class _Projection:
     def pull_back(self, gradient: Tensor, factors: Tensor) -> Tensor:
         """(n, V) gradient rows, each still to be multiplied by its (n, 1) factor, to (n, H)."""
         if self.hidden.device.type != "cpu" and self.operand != self.dtype:
-            rows = gradient.mul_(factors).to(self.operand)
+            rows = (gradient * factors).to(self.operand)  # not in place: the head's gradient needs the rows too
             return torch.mm(rows, self.weight, out_dtype=self.dtype).mul_(self.factor)
         total = gradient.new_zeros(len(gradient), self.weight.shape[1])
         for part, weight in self._weight_parts():
@@ -490,19 +491,24 @@ class _Gradient:
         """Add a measured chunk: its rows in the student's hidden states, and the weight of each."""
         gradient, factors = chunk.logits["student"], chunk.factors * weights
         kept = weights.nonzero().flatten()
-        if len(kept) < len(weights):
-            if len(kept) == 0:
-                return
+        n_kept = n_rows = len(kept)
+        if n_kept == 0:
+            return
+        if n_kept < len(weights):
             # The kept rows close ranks in place: those from behind move into the gaps.
-            gaps = (weights[: len(kept)] == 0).nonzero().flatten()
-            movers = kept[kept >= len(kept)]
-            order = torch.arange(len(kept), device=kept.device)
+            order = torch.arange(n_kept, device=kept.device)
+            gaps, movers = (weights[:n_kept] == 0).nonzero().flatten(), kept[kept >= n_kept]
             order[gaps] = movers
             for gap, mover in zip(gaps.tolist(), movers.tolist(), strict=True):
                 gradient[gap].copy_(gradient[mover])
-            gradient, factors = gradient[: len(kept)], factors[order]
+            factors = factors[order]
             rows = order + rows.start if isinstance(rows, slice) else rows[order]
+            n_rows = min(-(-n_kept // ROWS_OF_A_PRODUCT) * ROWS_OF_A_PRODUCT, len(weights))
         factors = factors[:, None]
+        if self.hidden is not None:  # a few leftover rows may run along; they are not read
+            padded = torch.cat([factors, factors.new_zeros(n_rows - n_kept, 1)])
+            self.hidden[rows] = self.student.pull_back(gradient[:n_rows], padded)[:n_kept]
+        gradient = gradient[:n_kept]
         if self.weight is not None:
             hidden = self.student.rows(rows).to(gradient.dtype) * (factors * self.student.factor)
             part = self.weight[: gradient.shape[1]]
@@ -510,8 +516,6 @@ class _Gradient:
         if self.bias is not None:
             part = self.bias[: gradient.shape[1]]
             torch.addmv(part, gradient.t(), factors[:, 0] * self.student.factor, out=part)
-        if self.hidden is not None:
-            self.hidden[rows] = self.student.pull_back(gradient, factors)
 
     def results(self) -> Gradients:
         return self.hidden, self.weight, self.bias
