@@ -6,7 +6,7 @@
   const loading = new Map();
 
   /* Plotly's script keeps the page busy for a good while: what is on screen already gets its moment first. */
-  const idle = () => new Promise((done) => (window.requestIdleCallback ? requestIdleCallback(done, { timeout: 300 }) : setTimeout(done, 100)));
+  const idle = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 10)));
 
   SpecKD.loadPlotly = function (src) {
     if (window.Plotly) return Promise.resolve(window.Plotly);
