@@ -25,8 +25,17 @@ class Head:
 
     @classmethod
     def of(cls, model: Any) -> "Head":
-        """The head of a causal language model, its configuration's scale and softcap included."""
+        """The head of a causal language model, its configuration's scale and softcap included.
+
+        Raises:
+            ValueError: an adapter wraps the head, so that one matrix alone is not what the model computes.
+        """
         linear = model.get_output_embeddings()
+        if hasattr(linear, "base_layer"):
+            raise ValueError(
+                "An adapter wraps the model's head, and here one plain matrix is read: merge the adapter "
+                "(merge_and_unload), or leave the head out of its target_modules."
+            )
         config = model.config
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0

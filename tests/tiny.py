@@ -67,7 +67,9 @@ def save_adapter(folder: Path, base: Path, **settings: object) -> Path:
 
     model = LlamaForCausalLM.from_pretrained(base)
     torch.manual_seed(7)
-    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, **settings))
+    adapted = get_peft_model(
+        model, LoraConfig(r=2, init_lora_weights=False, **{"target_modules": "all-linear", **settings})
+    )
     adapted.save_pretrained(folder)
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = str(base)

@@ -8,8 +8,6 @@ pair after a warm-up, against one (T, V) float32 matrix at T = 1,024.
 """
 
 import argparse
-import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -35,7 +33,7 @@ def main() -> None:
     options.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.memory_of:
-        print(json.dumps(peak_of(chosen.memory_of)))
+        print(peak_of(chosen.memory_of))
         return
     time_ratio(chosen.tokens, chosen.repeats)
     memory_table()
@@ -77,21 +75,21 @@ def time_ratio(n_tokens: int, repeats: int) -> None:
     print(f"| {bare_median:.3f} s | {ours_median:.3f} s | {ratio:.2f} |")
 
 
-def peak_of(n_tokens: int) -> dict[str, float]:
-    """MiB that one inspect of a text of so many tokens adds to the peak of the loaded, warmed-up pair."""
+def peak_of(n_tokens: int) -> float:
+    """MiB that one inspect of a text of so many tokens adds to the resident size of the loaded, warmed-up pair."""
     pair = speckd.load_pair()
     prompt_length = speckd.inspect(pair, "Why?", response=text_of(pair, 40)).n_prompt  # warm-up
     text = text_of(pair, n_tokens - prompt_length)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    current = _resident_kib()
+    with open("/proc/self/clear_refs", "w") as references:
+        references.write("5")  # Linux: the peak counts from here, not from loading
+    before = _status_mib("VmRSS")
     speckd.inspect(pair, "Why?", response=text)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"extra_mib": (max(peak, before) - current) / 1024, "tied": peak == before, "rows": n_tokens - prompt_length}
+    return _status_mib("VmHWM") - before
 
 
-def _resident_kib() -> int:
+def _status_mib(name: str) -> float:
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) for line in status if line.startswith(name)) / 1024
 
 
 def memory_table() -> None:
@@ -100,9 +98,8 @@ def memory_table() -> None:
     print("| T | peak extra MiB | of that matrix |\n|---|---|---|")
     for length in LENGTHS:
         done = subprocess.run([sys.executable, __file__, "--memory-of", str(length)], capture_output=True, check=True)
-        result = json.loads(done.stdout.splitlines()[-1])
-        bound = " or less" if result["tied"] else ""
-        print(f"| {length} | {result['extra_mib']:.0f}{bound} | {result['extra_mib'] / matrix_mib:.2f} |")
+        extra_mib = float(done.stdout.splitlines()[-1])
+        print(f"| {length} | {extra_mib:.0f} | {extra_mib / matrix_mib:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """inspect: the rows it measures, against a plain reference; its texts; its limits; its speed is in tests/bench."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import speckd
 from speckd import divergences as div
 from speckd.gates import K_MAX, draw_and_verify, row_uniforms
 from speckd.heads import Head
-from speckd.inspection import CHUNK_ROWS, measure_rows, token_text, top_tokens
+from speckd.inspection import BLOCK_ROWS, CHUNK_ROWS, measure_rows, token_text, top_tokens
 from speckd.pairs import Progress
 from tests import tiny
 
@@ -28,7 +29,7 @@ def reference(pair: speckd.Pair, trace: speckd.Trace) -> tuple[torch.Tensor, tor
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_every_number_agrees_with_a_plain_reference(tiny_pair: speckd.Pair, temperature: float) -> None:
     trace = speckd.inspect(tiny_pair, "Why?", response=LONG, temperature=temperature, seed=3)
-    assert trace.n_tokens > 3 * CHUNK_ROWS and trace.n_tokens % CHUNK_ROWS
+    assert trace.n_tokens > CHUNK_ROWS and trace.n_tokens % BLOCK_ROWS
     p, q = reference(tiny_pair, trace)
     for name, function in div.DIVERGENCES.items():
         torch.testing.assert_close(trace.divergence(name), function(p, q), rtol=1e-4, atol=2e-6, msg=name)
@@ -180,7 +181,7 @@ def test_strange_text_passes_through_as_data(tiny_pair: speckd.Pair, text: str) 
     assert speckd.inspect(tiny_pair, "Why?", response=text).response == text
 
 
-def test_a_model_whose_logits_are_not_finite_is_named_by_the_token(tmp_path: object) -> None:
+def test_a_model_whose_logits_are_not_finite_is_named_by_the_token(tmp_path: Path) -> None:
     folder = tiny.save_model(tmp_path / "broken")
     pair = speckd.load_pair(str(folder), str(folder), device="cpu")
     with torch.no_grad():
@@ -244,3 +245,11 @@ def test_top_tokens_of_equal_scores_are_the_lower_ids_also_across_the_end_of_the
 def test_a_progress_callback_that_returns_something_changes_nothing(tiny_pair: speckd.Pair) -> None:
     quiet = speckd.inspect(tiny_pair, "Why?", response="No.")
     assert speckd.inspect(tiny_pair, "Why?", response="No.", on_progress=lambda _: True) == quiet
+
+
+def test_a_head_that_an_adapter_wraps_is_refused_instead_of_read_without_the_adapter(tmp_path: Path) -> None:
+    base = tiny.save_model(tmp_path / "base")
+    adapter = tiny.save_adapter(tmp_path / "adapter", base, target_modules=["q_proj", "lm_head"])
+    pair = speckd.load_pair(str(base), str(adapter), device="cpu")
+    with pytest.raises(ValueError, match="An adapter wraps the model's head"):
+        speckd.inspect(pair, "Why?", response="No.")
