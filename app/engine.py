@@ -276,7 +276,7 @@ class Engine:
         post(Step("loading", "Loading the models.", 0.0))
         while len(self._pairs) >= self.settings.kept_pairs:
             self._pairs.popitem(last=False)
-        self._pairs[key] = speckd.load_pair(teacher, student, on_progress=progress)
+        self._pairs[key] = speckd.load_pair(teacher, student, merge=True, on_progress=progress)
         return self._pairs[key]
 
     def _inspect(

@@ -220,6 +220,7 @@ def _inspect(options: argparse.Namespace) -> int:
             dtype=options.dtype,
             revision=options.revision,
             student_revision=options.student_revision,
+            merge=True,
             on_progress=follow,
         )
         trace = inspect(

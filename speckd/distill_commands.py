@@ -215,6 +215,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                 dtype=options.dtype,
                 revision=options.revision,
                 student_revision=options.student_revision,
+                merge=True,
                 on_progress=follow,
             )
             examples = read_examples(

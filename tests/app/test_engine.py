@@ -109,7 +109,7 @@ class Models:
         monkeypatch.setattr(speckd, "load_pair", self.load_pair)
         monkeypatch.setattr(speckd, "inspect", self.inspect)
 
-    def load_pair(self, teacher: str, student: str, on_progress: Any = None) -> Any:
+    def load_pair(self, teacher: str, student: str, merge: bool = False, on_progress: Any = None) -> Any:
         if teacher == "missing":
             raise speckd.ModelUnavailable("There is no folder 'missing'.")
         self.loaded.append((teacher, student))

@@ -87,6 +87,16 @@ def test_an_adapter_goes_onto_a_copy_of_the_teacher_not_onto_the_teacher(tmp_pat
     assert trace.divergence("tvd").max() > 0
 
 
+def test_a_merged_student_is_the_same_model_without_an_adapter(tmp_path: Path) -> None:
+    base = tiny.save_model(tmp_path / "base", layers=3)
+    adapter = tiny.save_adapter(tmp_path / "adapter", base)
+    apart, merged = (speckd.load_pair(str(base), str(adapter), device="cpu", merge=merge) for merge in (False, True))
+    assert not any("lora" in name for name, _ in merged.student.named_parameters())
+    assert apart.student_sha256 == merged.student_sha256
+    ids = torch.tensor([[1, 2, 3, 4]])
+    torch.testing.assert_close(apart.student(ids).logits, merged.student(ids).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_an_adapter_of_a_shortened_base_is_not_put_onto_the_wrong_layers(tmp_path: Path) -> None:
     base = tiny.save_model(tmp_path / "base", layers=4)
     adapter = tiny.save_adapter(tmp_path / "adapter", base, layer_replication=[[0, 1], [3, 4]])
