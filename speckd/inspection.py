@@ -20,6 +20,7 @@ from speckd.trace import TopTokens, Trace, selector_ranks
 N_TOP = 10
 CHUNK_ROWS = 128  # rows projected at a time: enough that reading the head's matrix is not what takes the time
 BLOCK_ROWS = 16  # rows measured at a time: 3 MB a buffer of 49,152 float32, so that a block's few buffers stay near
+MLP_POSITIONS = 1024  # positions that a layer's MLP, three to four times as wide as the model, works on at a time
 SOURCES = ("teacher", "student", "given")
 
 ShouldStop = Callable[[], bool]
@@ -363,11 +364,36 @@ def _response_hidden(model: Model, input_ids: Tensor, n_prompt: int, stage: str,
 
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
-        hidden = trunk(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state  # (1, T - 1, H)
+        with _mlps_in_slices(layers):
+            hidden = trunk(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state  # (1, T - 1, H)
     finally:
         for hook in hooks:
             hook.remove()
     return hidden[0, n_prompt - 1 :].clone()  # a copy of the rows: the prompt's are let go
+
+
+@contextlib.contextmanager
+def _mlps_in_slices(layers: Sequence[Any]) -> Iterator[None]:
+    """Let each layer's MLP work on a slice of the positions at a time: the same numbers, since it treats every position
+    alone, without the activations that would make a long text's peak memory grow."""
+
+    def sliced(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def run(hidden: Tensor) -> Any:
+            if hidden.shape[1] <= MLP_POSITIONS:
+                return forward(hidden)
+            return torch.cat([forward(part) for part in hidden.split(MLP_POSITIONS, dim=1)], dim=1)  # (1, T, H)
+
+        return run
+
+    # Mixtures of experts return more than a tensor, so only plain MLPs are sliced.
+    mlps = [layer.mlp for layer in layers if hasattr(getattr(layer, "mlp", None), "down_proj")]
+    for mlp in mlps:
+        mlp.forward = sliced(mlp.forward)
+    try:
+        yield
+    finally:
+        for mlp in mlps:
+            del mlp.forward  # the class's own shows again
 
 
 @contextlib.contextmanager

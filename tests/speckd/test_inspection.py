@@ -253,3 +253,14 @@ def test_a_head_that_an_adapter_wraps_is_refused_instead_of_read_without_the_ada
     pair = speckd.load_pair(str(base), str(adapter), device="cpu")
     with pytest.raises(ValueError, match="An adapter wraps the model's head"):
         speckd.inspect(pair, "Why?", response="No.")
+
+
+def test_slices_of_a_long_text_give_the_numbers_of_the_whole(
+    tiny_pair: speckd.Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = speckd.inspect(tiny_pair, "Why?", response=LONG)
+    monkeypatch.setattr("speckd.inspection.MLP_POSITIONS", 50)
+    sliced = speckd.inspect(tiny_pair, "Why?", response=LONG)
+    # the size of a matrix product changes the order of its sums: float32 rounding
+    torch.testing.assert_close(sliced.divergence(), whole.divergence(), rtol=1e-3, atol=1e-5)
+    assert "forward" not in vars(tiny_pair.teacher.get_decoder().layers[0].mlp)
