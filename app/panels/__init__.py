@@ -20,7 +20,7 @@ from starlette.routing import Route
 from speckd import html as browser_parts
 
 HERE = Path(__file__).parent
-SCRIPTS = ("plot.js", "lanes.js", "png.js", "inspector.js", "mount.js")
+SCRIPTS = ("address.js", "plot.js", "lanes.js", "png.js", "inspector.js", "mount.js")
 
 
 @cache

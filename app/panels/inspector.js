@@ -33,7 +33,7 @@
     const runButton = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: "Run" });
     const ask = el("form", { class: "sk-ask", novalidate: true }, el("div", { class: "sk-ask-box" }, question, examplesButton), runButton);
     const settingsButton = el("button", { type: "button", class: "sk-button sk-quiet sk-icon-button", "aria-label": "Settings: pair, source, length, temperature, seed", title: "Settings", "aria-expanded": "false", "aria-controls": `${id}-drawer` }, icon("M2 4h12M2 8h12M2 12h12"));
-    const top = el("header", { class: "sk-top" }, settingsButton, el("h1", { class: "sk-brand", text: "SpecKD Lab" }), ask, controls.primary);
+    const top = el("header", { class: "sk-top" }, el("h1", { class: "sk-hidden", text: "Inspect the gate" }), settingsButton, ask, controls.primary);
 
     const status = el("span", { class: "sk-status-text" });
     const spoken = el("span", { class: "sk-hidden", role: "status" });
@@ -52,7 +52,7 @@
     const side = el("div", { class: "sk-app-side" });
     const compareBox = el("div", { class: "sk-app-compare", id: `${id}-compare`, hidden: true });
     const drawer = makeDrawer();
-    const app = el("main", { class: "sk-app" }, top, second, el("div", { class: "sk-app-grid" }, main, side, foot), compareBox, drawer);
+    const app = el("div", { class: "sk-app" }, top, second, el("div", { class: "sk-app-grid" }, main, side, foot), compareBox, drawer);
     root.append(app);
 
     const strip = SpecKD.createStrip(stripBox, pinHover);
@@ -74,6 +74,10 @@
       const student = make("select", "student", {});
       for (const [value, text] of Object.entries(students)) student.append(el("option", { value, text }));
       if (ownModels) student.append(el("option", { value: "own", text: "models of your own" }));
+      SpecKD.students.listen(({ value, label }) => {
+        students = { ...students, [value]: label };
+        student.append(el("option", { value, text: SpecKD.visible(label) }));
+      });
       const own = el("div", { class: "sk-own", hidden: true },
         field("teacher", "Teacher", make("input", "teacher", { type: "text", spellcheck: "false", placeholder: "Qwen/Qwen2.5-1.5B-Instruct" })),
         field("own", "Student", make("input", "own", { type: "text", spellcheck: "false", placeholder: "Qwen/Qwen2.5-0.5B-Instruct" }), "Hub ids or folders with safetensors; both need one vocabulary."));
@@ -276,7 +280,7 @@
     /* --- the beginning: a recorded answer at once, or what the address asks for -------------------------------------- */
 
     function boot(value) {
-      const asked = owner ? fromAddress(location.hash) : {};
+      const asked = fromAddress(owner ? SpecKD.address.params("inspect") : new URLSearchParams());
       if (asked.knobs) Object.assign(picture.state.knobs, asked.knobs);
       controls.show(picture.state.knobs);
       if (value.result) {
@@ -286,6 +290,7 @@
       showForm();
       if (asked.form) open(asked);
       else watchModels();
+      if (owner) SpecKD.address.listen("inspect", hear);
     }
 
     function open(asked) {
@@ -334,21 +339,8 @@
 
     /* --- the address ------------------------------------------------------------------------------------------------- */
 
-    let written = "";
-    let timer = 0;
     function remember() {
-      if (!owner) return;
-      clearTimeout(timer);
-      timer = setTimeout(write, 160);
-    }
-    function write() {
-      const hash = "#" + toAddress().toString();
-      if (hash === written) return;
-      written = hash;
-      history.replaceState(history.state, "", location.pathname + location.search + hash);
-      if (window.parent !== window && location.hostname.endsWith(".hf.space")) {
-        window.parent.postMessage({ queryString: location.search.replace(/^\?/, ""), hash }, "https://huggingface.co");
-      }
+      if (owner) SpecKD.address.write("inspect", toAddress());
     }
     function toAddress() {
       const params = new URLSearchParams();
@@ -367,8 +359,7 @@
       }
       return params;
     }
-    function fromAddress(hash) {
-      const params = new URLSearchParams(hash.replace(/^#/, ""));
+    function fromAddress(params) {
       const asked = { form: null, knobs: {}, start: [], at: null };
       if (params.has("q")) {
         asked.form = {};
@@ -391,15 +382,13 @@
       if (/^[1-9]\d*$/.test(params.get("at") || "")) asked.at = Number(params.get("at")) - 1;
       return asked;
     }
-    if (owner) {
-      window.addEventListener("hashchange", () => {
-        if (location.hash === written || run) return;
-        const asked = fromAddress(location.hash);
-        picture.setKnobs(asked.knobs);
-        controls.show(picture.state.knobs);
-        if (asked.form) open(asked);
-        else if (asked.at !== null) picture.pin(asked.at);
-      });
+    function hear(params) {
+      if (!booted || run) return;
+      const asked = fromAddress(params);
+      picture.setKnobs(asked.knobs);
+      controls.show(picture.state.knobs);
+      if (asked.form) open(asked);
+      else if (asked.at !== null) picture.pin(asked.at);
     }
 
     /* --- compare, examples, keep --------------------------------------------------------------------------------------- */
@@ -496,7 +485,8 @@
       }
     }
     async function copyLink() {
-      write();
+      remember();
+      SpecKD.address.flush();
       try {
         await navigator.clipboard.writeText(location.href);
         say("done", "The link is copied.", null);
