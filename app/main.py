@@ -40,11 +40,10 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
     """
     settings = settings or settings_for()
     engine = Engine(settings)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        with gr.Tabs(elem_id="tabs"):
-            for name, label, tab in TABS:
-                with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
-                    tab.build(page, engine, settings)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page, gr.Tabs(elem_id="tabs"):
+        for name, label, tab in TABS:
+            with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
+                tab.build(page, engine, settings)
     page.queue(max_size=64, default_concurrency_limit=4)
     if load_models:
         engine.warm()
