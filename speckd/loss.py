@@ -9,7 +9,8 @@ How it is fast and small:
   few rows at a time, small enough to stay in the cache.
 * dD/dlogits has a closed form for every divergence (closed_forms.py), so the gradient of the hidden state is taken
   while the logits are still there; backward multiplies it by one number. TRL and Liger project again in backward.
-* Rows of weight 0 leave before the gradient's matrix product, which is a third of the work.
+* Rows of weight 0 leave before their gradient is taken. The others wait, side by side, until there are enough of them
+  for one full matrix product, which is a third of the work.
 * No row is normalised before that product where a factor can follow it: a row has H numbers then, instead of V.
 """
 
@@ -237,10 +238,20 @@ class _Work:
     extras: bool
     found: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def soft(self) -> bool:
+        """Whether the gate weighs rows by a rule of its own, and rejects none."""
+        return type(self.gate).weigh is not Gate.weigh
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether a row can end with weight 0. (Plain distillation and a beta above 0 leave every row in.)"""
+        return self.sampled or self.soft or not getattr(self.gate, "beta", 0.0) > 0
+
     def verdicts(self, scores: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """(n,) accepted and (n,) weights of the rows, from their scores."""
         sequences = self.sequences[rows].to(scores.device)
-        soft = type(self.gate).weigh is not Gate.weigh
+        soft = self.soft
         accepted = torch.ones_like(scores, dtype=torch.bool) if soft else self.gate.accept(scores, sequences)
         if not self.sampled or soft:
             return accepted, self.gate.weigh(scores, sequences).float()
@@ -308,12 +319,13 @@ def _walk(
     with torch.autocast(student_hidden.device.type, enabled=False):
         found: dict[str, list[Tensor]] = {}
         one_pass = work.gate.row_local
+        waiting = gradient if one_pass and work.may_drop else None
         for rows, chunk in _chunks(projections, None, work):
-            facts = chunk.measure(work, rows, with_gradient=one_pass and gradient is not None)
-            if one_pass:
+            facts = chunk.measure(work, rows, one_pass and gradient is not None, waiting)
+            if one_pass and waiting is None:
                 facts["accepted"], facts["weights"] = work.verdicts(facts["scores"], rows)
                 if gradient is not None:
-                    gradient.add(chunk, rows, facts["weights"])
+                    gradient.add(chunk.logits["student"], chunk.factors * facts["weights"], rows)
             for name, values in facts.items():
                 found.setdefault(name, []).append(values)
         work.found = {name: torch.cat(values) for name, values in found.items()}
@@ -326,7 +338,8 @@ def _walk(
                 projections.pop("reference", None)
                 for rows, chunk in _chunks(projections, kept, work):
                     chunk.measure(work, None, with_gradient=True)
-                    gradient.add(chunk, kept[rows], work.found["weights"][kept[rows]])
+                    factors = chunk.factors * work.found["weights"][kept[rows]]
+                    gradient.add(chunk.logits["student"], factors, kept[rows])
     work.found.pop("scores")
     weights, divergence = work.found["weights"], work.found["divergence"]
     # Not the product alone: a row of weight 0 may be infinitely far away, and 0 * inf is nan.
@@ -407,8 +420,14 @@ class _Chunk:
         for whose, projection in projections.items():
             projection.logits(rows, self.logits[whose])
 
-    def measure(self, work: _Work, rows: slice | None, with_gradient: bool) -> dict[str, Tensor]:
-        """Facts of the rows. Without ``rows``, which name them, the verdicts are known and only the gradient counts."""
+    def measure(
+        self, work: _Work, rows: slice | None, with_gradient: bool, waiting: "_Gradient | None" = None
+    ) -> dict[str, Tensor]:
+        """Facts of the rows. Without ``rows``, which name them, the verdicts are known and only the gradient counts.
+
+        The gradient's rows end in the place of the student's logits; or, where rows may be dropped, the verdicts are
+        found here too, and the rows that stay go to those that ``waiting`` collects.
+        """
         uniforms = None
         if rows is not None and work.gate.n_draws:
             uniforms = row_uniforms(work.coin_seed, work.sequences[rows], work.positions[rows], work.gate.n_draws)
@@ -417,14 +436,20 @@ class _Chunk:
         for start in range(0, len(self.factors), step):
             part = slice(start, start + step)
             found = self._measure_block(
-                work, part, uniforms[part] if uniforms is not None else None, rows, with_gradient
+                work, part, uniforms[part] if uniforms is not None else None, rows, with_gradient, waiting
             )
             for name, values in found.items():
                 facts.setdefault(name, []).append(values)
         return {name: torch.cat(values) for name, values in facts.items()}
 
     def _measure_block(
-        self, work: _Work, part: slice, uniforms: Tensor | None, rows: slice | None, with_gradient: bool
+        self,
+        work: _Work,
+        part: slice,
+        uniforms: Tensor | None,
+        rows: slice | None,
+        with_gradient: bool,
+        waiting: "_Gradient | None",
     ) -> dict[str, Tensor]:
         slopes = {whose: self._cap(whose, part, with_gradient) for whose in self.projections}
         student, teacher = self.logits["student"][part], self.logits["teacher"][part]
@@ -438,11 +463,25 @@ class _Chunk:
                 facts["teacher_entropy"], facts["student_entropy"] = block.teacher_entropy(), block.student_entropy()
                 facts["acceptance_probability"] = block.acceptance_probability()
                 facts["agreement"] = block.agreement()
-        facts["divergence"], self.factors[part] = block.divergence(
-            work.measure.name, work.measure.mixture, with_gradient
-        )
-        if with_gradient and slopes["student"] is not None:
-            student.mul_(slopes["student"])
+        name, mixture = work.measure.name, work.measure.mixture
+        if waiting is None:
+            facts["divergence"], self.factors[part] = block.divergence(name, mixture, with_gradient)
+            if with_gradient and slopes["student"] is not None:
+                student.mul_(slopes["student"])
+            return facts
+        assert rows is not None
+        first = rows.start + part.start
+        facts["accepted"], facts["weights"] = work.verdicts(facts["scores"], slice(first, first + n))
+        facts["divergence"], factors = block.divergence(name, mixture, with_gradient and name != "forward_kl")
+        kept = facts["weights"].nonzero().flatten()
+        factors = (factors * facts["weights"])[kept]
+        while len(kept):
+            room = waiting.room(len(kept))
+            block.gradient_rows(name, kept[: len(room)], out=room)
+            if slopes["student"] is not None:
+                room.mul_(slopes["student"][kept[: len(room)]])
+            waiting.wait(factors[: len(room)], kept[: len(room)] + first)
+            kept, factors = kept[len(room) :], factors[len(room) :]
         return facts
 
     def _cap(self, whose: str, part: slice, with_slope: bool) -> Tensor | None:
@@ -486,29 +525,44 @@ class _Gradient:
         self.hidden = new(student.hidden.shape, dtype=dtype) if of_hidden else None
         self.weight = new(full_weight, dtype=dtype) if of_weight else None  # (V of the head, H)
         self.bias = new(full_weight[:1], dtype=dtype) if of_bias else None
+        self.waiting: Tensor | None = None  # (rows, V), made when the first row waits
+        self.n_waiting = 0
 
-    def add(self, chunk: _Chunk, rows: slice | Tensor, weights: Tensor) -> None:
-        """Add a measured chunk: its rows in the student's hidden states, and the weight of each."""
-        gradient, factors = chunk.logits["student"], chunk.factors * weights
-        kept = weights.nonzero().flatten()
-        n_kept = n_rows = len(kept)
-        if n_kept == 0:
-            return
-        if n_kept < len(weights):
-            # The kept rows close ranks in place: those from behind move into the gaps.
-            order = torch.arange(n_kept, device=kept.device)
-            gaps, movers = (weights[:n_kept] == 0).nonzero().flatten(), kept[kept >= n_kept]
-            order[gaps] = movers
-            for gap, mover in zip(gaps.tolist(), movers.tolist(), strict=True):
-                gradient[gap].copy_(gradient[mover])
-            factors = factors[order]
-            rows = order + rows.start if isinstance(rows, slice) else rows[order]
-            n_rows = min(-(-n_kept // ROWS_OF_A_PRODUCT) * ROWS_OF_A_PRODUCT, len(weights))
+    def room(self, n_rows: int) -> Tensor:
+        """(m, V) where up to n_rows rows of gradient may be written, m from 1 to n_rows; then ``wait`` names them."""
+        if self.waiting is None:
+            vocabulary = len(self.student.weight)
+            capacity = min(max(1, CHUNK_ELEMENTS // vocabulary), len(self.student.hidden))
+            self.waiting = self.student.hidden.new_zeros(capacity, vocabulary, dtype=self.student.dtype)
+            self.waiting_factors = self.waiting.new_zeros(capacity)
+            self.waiting_rows = torch.zeros(capacity, dtype=torch.int64, device=self.waiting.device)
+        return self.waiting[self.n_waiting : self.n_waiting + n_rows]
+
+    def wait(self, factors: Tensor, rows: Tensor) -> None:
+        """The rows just written: the factor of each, and its row in the student's hidden states."""
+        assert self.waiting is not None
+        new = slice(self.n_waiting, self.n_waiting + len(rows))
+        self.waiting_factors[new], self.waiting_rows[new] = factors, rows
+        self.n_waiting += len(rows)
+        if self.n_waiting == len(self.waiting):
+            self.flush()
+
+    def flush(self) -> None:
+        """Add the rows that wait. The last few run along with old ones: those have the factor 0."""
+        if self.n_waiting:
+            assert self.waiting is not None
+            n, self.n_waiting = self.n_waiting, 0
+            n_rows = min(-(-n // ROWS_OF_A_PRODUCT) * ROWS_OF_A_PRODUCT, len(self.waiting))
+            self.waiting_factors[n:n_rows] = 0.0
+            self.add(self.waiting[:n_rows], self.waiting_factors[:n_rows], self.waiting_rows[:n], n)
+
+    def add(self, gradient: Tensor, factors: Tensor, rows: slice | Tensor, n: int | None = None) -> None:
+        """Add (m, V) rows of gradient, each still to be multiplied by its factor; only the first n of them count."""
+        n = len(gradient) if n is None else n
         factors = factors[:, None]
-        if self.hidden is not None:  # a few leftover rows may run along; they are not read
-            padded = torch.cat([factors, factors.new_zeros(n_rows - n_kept, 1)])
-            self.hidden[rows] = self.student.pull_back(gradient[:n_rows], padded)[:n_kept]
-        gradient = gradient[:n_kept]
+        if self.hidden is not None:
+            self.hidden[rows] = self.student.pull_back(gradient, factors)[:n]
+        gradient, factors = gradient[:n], factors[:n]
         if self.weight is not None:
             hidden = self.student.rows(rows).to(gradient.dtype) * (factors * self.student.factor)
             part = self.weight[: gradient.shape[1]]
@@ -518,4 +572,5 @@ class _Gradient:
             torch.addmv(part, gradient.t(), factors[:, 0] * self.student.factor, out=part)
 
     def results(self) -> Gradients:
+        self.flush()
         return self.hidden, self.weight, self.bias
