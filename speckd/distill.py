@@ -7,6 +7,7 @@ A run's folder:
     teacher-cache/      the teacher's hidden states, where they are kept
     checkpoints/        complete ones carry complete.json; removed when the student is finished, unless kept
     log.jsonl           every row of the log, as it comes; log.csv at the end
+    recording.json      the run as events, for pictures that play it (see ``recording.py``)
     report.md, .html    the report
     student/            the trained student with its model card; appears whole, at the very end
 
@@ -21,7 +22,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,9 @@ import torch
 
 from speckd.data import Examples, read_examples
 from speckd.pairs import PACKAGED, OnProgress, Pair, Progress, load_pair
-from speckd.report import RunRecord, to_csv, to_html, to_markdown
+from speckd.probe import Probe, ProbeCallback, choose_probe
+from speckd.recording import OnEvent, Recorder
+from speckd.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
 from speckd.rollouts import Sampling, is_complete, write_rollouts
 from speckd.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
 from speckd.trace import write_whole
@@ -60,6 +63,8 @@ class DistillSettings:
         steps: optimizer steps; epochs count instead where steps is 0.
         teacher_cache: keep the teacher's hidden states; cache_folder: elsewhere than in the run's folder.
         save_dtype: what the trained student is written as: "float32", "bfloat16", "float16".
+        probe_every: measure one held-out response after every so many steps (see ``probe.py``); 0 never.
+        answers: longest greedy answer to the probe's prompt, by the teacher and the student before and after; 0 none.
         name: of the student, in its model card.
     """
 
@@ -110,6 +115,8 @@ class DistillSettings:
     rouge: int = 0
     save_dtype: str = "float32"
     report_to: tuple[str, ...] = ()
+    probe_every: int = 0
+    answers: int = 0
     name: str = "student"
 
     def __post_init__(self) -> None:
@@ -133,6 +140,10 @@ class DistillSettings:
             raise ValueError(f"precision is {self.precision!r}: choose full, bf16 or fp16.")
         if self.rouge and self.eval_data is None:
             raise ValueError("ROUGE-L needs held-out prompts: give eval_data.")
+        if self.probe_every < 0 or self.answers < 0:
+            raise ValueError("probe_every and answers are counts: 0 for none, or more.")
+        if (self.probe_every or self.answers) and self.eval_data is None:
+            raise ValueError("The probe is a held-out response: give eval_data.")
 
     def racer(self, gate: str) -> "DistillSettings":
         """The settings of one racer alone."""
@@ -159,7 +170,9 @@ def distill(
     stop_file: str | None = None,
     on_progress: OnProgress | None = None,
     on_row: OnRow | None = None,
+    on_event: OnEvent | None = None,
     progress_bar: bool = False,
+    load: Callable[..., Pair] = load_pair,
 ) -> list[RunRecord]:
     """Train one student a gate, and write everything a person may want to keep.
 
@@ -169,9 +182,11 @@ def distill(
         stop_file: when this file appears the training at hand ends after its step, and what was reached is kept.
         on_progress: stages "load", "generate", "teacher".
         on_row: told (gate, row) for each row of the log.
+        on_event: told each event of the run, as ``recording.py`` describes them. What it raises ends the run.
         progress_bar: a bar with the loss and TAR on standard error, on a terminal.
+        load: stands in for ``load_pair``, with its arguments, where a fresh pair lies ready.
     Returns:
-        A RunRecord a gate, in order.
+        A RunRecord a gate, in order; fewer where the stop file ended the race.
     Raises:
         ValueError, OSError: one sentence that says what to do.
     """
@@ -180,21 +195,43 @@ def distill(
     if main:
         _open_folder(output, settings, resume)
     _wait_for_main_process()
-    report = on_progress or (lambda _: None)
+    told = Recorder(settings, on_event)
+    race = _Race(settings, on_progress or (lambda _: None), on_row, told, stop_file, progress_bar, resume, load)
     records: list[RunRecord] = []
-    for gate in settings.gates:
+    for number, gate in enumerate(settings.gates):
         racer = settings.racer(gate)
         if main and len(settings.gates) > 1:
             _open_folder(Path(racer.output), racer, resume)
         _wait_for_main_process()
         done = read_record(Path(racer.output)) if resume else None
         if done is None:
-            done = _train_one(settings, racer, report, on_row, stop_file, progress_bar, resume)
+            done = _train_one(race, racer, number)
             gc.collect()
         records.append(done)
-    if main and len(settings.gates) > 1:
-        _write_report(output, records, settings)
+        if stop_file is not None and os.path.exists(stop_file):
+            break
+    told.answers()
+    told.verdict(verdict(records, seed_spread(settings)), held_out_table(records) if records[0].after else [])
+    if main:
+        if len(settings.gates) > 1:
+            _write_report(output, records, settings)
+        told.write(output / "recording.json")
     return records
+
+
+@dataclass
+class _Race:
+    """What all racers of one call share."""
+
+    settings: DistillSettings
+    report: OnProgress
+    on_row: OnRow | None
+    told: Recorder
+    stop_file: str | None
+    progress_bar: bool
+    resume: bool
+    load: Callable[..., Pair]
+    before: dict[str, Any] = field(default_factory=dict)  # held-out figures of the one start
 
 
 def is_main_process() -> bool:
@@ -236,32 +273,29 @@ def _open_folder(folder: Path, settings: DistillSettings, resume: bool) -> None:
         ) from error
 
 
-def _train_one(
-    whole: DistillSettings,
-    settings: DistillSettings,
-    report: OnProgress,
-    on_row: OnRow | None,
-    stop_file: str | None,
-    progress_bar: bool,
-    resume: bool,
-) -> RunRecord:
-    output, gate = Path(settings.output).expanduser(), settings.gates[0]
+def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord:
+    output, gate, told = Path(settings.output).expanduser(), settings.gates[0], race.told
     main = is_main_process()
-    pair = load_pair(
+    pair = race.load(
         settings.teacher,
         settings.student,
         device=settings.device,
         dtype=settings.dtype,
         revision=settings.revision,
         student_revision=settings.student_revision,
-        on_progress=report,
+        on_progress=race.report,
     )
     pair = prepare_student(
         pair, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha, full=settings.full, seed=settings.seed
     )
-    shared = Path(whole.output).expanduser()
-    train, held_out, cache = _data(pair, settings, shared, report)
-    args = SpecKDConfig(**_arguments(settings, output, stop_file, progress_bar, cache))
+    shared = Path(race.settings.output).expanduser()
+    train, held_out, cache = _data(pair, settings, shared, race.report)
+    probe = _probe(pair, held_out, settings) if main else None
+    if number == 0 or not told.started:
+        told.start(pair, probe)
+    if probe is not None and settings.answers:
+        told.answer(pair, probe.prompt, None, settings.answers)
+    args = SpecKDConfig(**_arguments(settings, output, race.stop_file, race.progress_bar, cache))
     live = output / "log.jsonl"
     written = 0
 
@@ -272,24 +306,35 @@ def _train_one(
         with live.open("a" if written else "w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         written += len(rows)
-        if on_row is not None:
-            on_row(gate, row)
+        if race.on_row is not None:
+            race.on_row(gate, row)
+        for one in rows:
+            told.row(number, one)
 
-    trainer = SpecKDTrainer(pair, args, train, held_out, callbacks=[RowCallback(keep)])
+    callbacks: list[Any] = [RowCallback(keep)]
+    if probe is not None and settings.probe_every:
+        callbacks.append(ProbeCallback(probe, settings.probe_every, lambda *one: told.probe(number, *one)))
+        told.probe(number, 0, probe.measure())
+    trainer = SpecKDTrainer(pair, args, train, held_out, callbacks=callbacks)
     before_file = output / "before.json"
-    before: dict[str, Any] = {}
     if held_out is not None:
         if before_file.exists():
-            before = json.loads(before_file.read_text(encoding="utf-8"))
-        else:
-            before = _scores(trainer)
-            if main:
-                write_whole(before_file, json.dumps(before) + "\n")
+            race.before = json.loads(before_file.read_text(encoding="utf-8"))
+        elif not race.before:
+            race.before = _scores(trainer)
+        if main:
+            write_whole(before_file, json.dumps(race.before) + "\n")
+        told.held_out(number, 0, race.before)
+    before = race.before
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=race.resume)
     seconds = time.monotonic() - started
     history = [dict(row) for row in trainer.state.log_history if "train_runtime" not in row]
     after = _scores(trainer) if held_out is not None else {}
+    if held_out is not None:
+        told.held_out(number, trainer.state.global_step, after)
+    if probe is not None and settings.answers:
+        told.answer(pair, probe.prompt, number, settings.answers)
     facts = config_facts(args, trainer.gate) | {
         "teacher": pair.teacher_id,
         "teacher_sha256": pair.teacher_sha256[:12],
@@ -309,6 +354,13 @@ def _train_one(
             shutil.rmtree(output / "checkpoints", ignore_errors=True)
     _wait_for_main_process()
     return record
+
+
+def _probe(pair: Pair, held_out: Examples | None, settings: DistillSettings) -> Probe | None:
+    example = choose_probe(held_out.examples) if held_out is not None else None
+    if example is None or not (settings.probe_every or settings.answers):
+        return None
+    return Probe(pair, example, divergence=settings.divergence, temperature=settings.temperature, seed=settings.seed)
 
 
 def _scores(trainer: SpecKDTrainer) -> dict[str, Any]:
@@ -466,29 +518,67 @@ def read_record(output: Path) -> RunRecord | None:
 
 def _write_report(output: Path, records: Sequence[RunRecord], settings: DistillSettings) -> None:
     title = "SpecKD: " + (" against ".join(record.name for record in records))
-    words, command = verdict(records), command_of(settings)
+    words, command = verdict(records, seed_spread(settings)), command_of(settings)
     write_whole(output / "log.csv", to_csv(records))
     write_whole(output / "report.md", to_markdown(records, title, words, command))
     write_whole(output / "report.html", to_html(records, title, words, command))
 
 
-def verdict(records: Sequence[RunRecord]) -> str:
-    """What happened, in a sentence or two, true to the numbers."""
+def verdict(records: Sequence[RunRecord], seed_spread: float | None = None) -> str:
+    """What happened, in a few sentences true to the numbers.
+
+    Args:
+        records: of one race, or one run.
+        seed_spread: by how much a change of seed moves the difference between two racers' held-out divergences; None
+            where nobody measured it for these settings.
+    """
     if not records or not records[0].after:
         return "No held-out text was given, so nothing is known but the training curves."
     if len(records) == 1:
         before, after = records[0].before, records[0].after
-        return (
+        words = (
             f"In {records[0].settings['steps']} steps the held-out divergence went from {before['divergence']:.3f} to "
             f"{after['divergence']:.3f} nats a token, and TAR from {before['tar']:.3f} to {after['tar']:.3f}."
         )
-    best = min(records, key=lambda record: record.after["divergence"])
-    others = [record for record in records if record is not best]
-    gap = min(record.after["divergence"] for record in others) - best.after["divergence"]
-    return (
-        f"{best.name} reached the lowest held-out divergence, {best.after['divergence']:.3f} nats a token, "
-        f"{gap:.3f} below the next. One seed each: a change of seed may move these figures as much."
+        return " ".join([words, *_masked(records)])
+    best, second = sorted(records, key=lambda record: record.after["divergence"])[:2]
+    gap = second.after["divergence"] - best.after["divergence"]
+    words = (
+        f"{best.name} reached the lower held-out divergence: {best.after['divergence']:.3f} nats a token, {gap:.3f} "
+        f"below {second.name}."
     )
+    if seed_spread is None:
+        doubt = "One seed each: a change of seed may move these figures as much."
+    elif gap > seed_spread:
+        doubt = f"A change of seed moves that difference by about {seed_spread:.3f}, so it is more than chance."
+    else:
+        doubt = f"A change of seed moves that difference by about {seed_spread:.3f}, so it says nothing."
+    return " ".join([words, *_masked(records), doubt])
+
+
+def _masked(records: Sequence[RunRecord]) -> list[str]:
+    """One sentence for each racer whose gate rejected something."""
+    sentences = []
+    for record in records:
+        rows = [row["tar"] for row in record.rows if "loss" in row and row.get("tar") is not None]
+        rejected = 1 - sum(rows) / len(rows) if rows else 0.0
+        if rejected > 0:
+            sentences.append(f"{record.name} rejected {rejected:.0%} of the training tokens.")
+    return sentences
+
+
+SEED_SPREAD = Path(__file__).parents[1] / "assets" / "runs" / "seed-spread.json"
+
+
+def seed_spread(settings: DistillSettings) -> float | None:
+    """The measured spread over seeds (tests/bench/seed_spread.py), if it was measured for such a run."""
+    try:
+        measured = json.loads(SEED_SPREAD.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    asked = json.loads(json.dumps(asdict(settings)))
+    same = all(asked.get(name) == value for name, value in measured["settings"].items())
+    return float(measured["spread"]) if same else None
 
 
 def command_of(settings: DistillSettings) -> str:

@@ -117,6 +117,12 @@ def _register_distill(commands: Any) -> None:
     writing.add_argument("--rouge", type=int, default=0, help="held-out prompts answered for ROUGE-L (0)")
     writing.add_argument("--save-dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     writing.add_argument("--report-to", default="", help="loggers of transformers, with commas: tensorboard, wandb")
+    writing.add_argument(
+        "--probe-every", type=int, default=0, help="steps between looks at one held-out response (0: none)"
+    )
+    writing.add_argument(
+        "--answers", type=int, default=0, help="longest greedy answer to that response's prompt, in tokens (0: none)"
+    )
     writing.add_argument("--name", default="student", help="of the student, in its model card")
     command.set_defaults(command=_distill)
 
@@ -150,7 +156,7 @@ def settings_from(options: argparse.Namespace) -> "DistillSettings":
 
 def _distill(options: argparse.Namespace) -> int:
     from speckd.cli import progress_bars
-    from speckd.distill import distill, is_main_process, verdict
+    from speckd.distill import distill, is_main_process, seed_spread, verdict
 
     settings = settings_from(options)
     if not Path(settings.data).expanduser().is_file():
@@ -164,7 +170,7 @@ def _distill(options: argparse.Namespace) -> int:
             progress_bar=True,
         )
     if is_main_process():
-        print(verdict(records))
+        print(verdict(records, seed_spread(settings)))
         print(f"Student, log and report are in {settings.output}")
     return 0
 

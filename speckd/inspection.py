@@ -89,8 +89,8 @@ def inspect(
         input_ids = torch.tensor([prompt_ids + response_ids], device=pair.device)
         n_prompt, n_tokens = len(prompt_ids), len(response_ids)
 
-        teacher_hidden = _response_hidden(pair.teacher, input_ids, n_prompt, "teacher", report)  # (N, H_t)
-        student_hidden = _response_hidden(pair.student, input_ids, n_prompt, "student", report)  # (N, H_s)
+        teacher_hidden = response_hidden(pair.teacher, input_ids, n_prompt, "teacher", report)  # (N, H_t)
+        student_hidden = response_hidden(pair.student, input_ids, n_prompt, "student", report)  # (N, H_s)
         heads = Head.of(pair.teacher), Head.of(pair.student)
         positions = torch.arange(n_tokens)
         uniforms = row_uniforms(seed, torch.zeros_like(positions), positions, K_MAX)
@@ -351,7 +351,9 @@ def _trunk(model: Model) -> Any:
     return base.get_decoder()
 
 
-def _response_hidden(model: Model, input_ids: Tensor, n_prompt: int, stage: str, report: OnProgress) -> Tensor:
+def response_hidden(
+    model: Model, input_ids: Tensor, n_prompt: int, stage: str = "", report: OnProgress = lambda _: None
+) -> Tensor:
     """The hidden states that predict the response tokens, one position earlier: (1, T) ids to (N, H)."""
     trunk = _trunk(model)
     layers = getattr(trunk, "layers", [])

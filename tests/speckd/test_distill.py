@@ -180,7 +180,11 @@ def test_the_verdict_is_true_to_the_numbers() -> None:
         return RunRecord(name, {"steps": 9}, [], {"divergence": 4, "tar": 0.1}, {"divergence": divergence, "tar": 0.2})
 
     assert "from 4.000 to 2.500" in verdict([run("a", 2.5)])
-    assert verdict([run("a", 2.5), run("b", 2.25)]).startswith("b reached the lowest held-out divergence, 2.250")
+    race = [run("a", 2.5), run("b", 2.25)]
+    assert verdict(race).startswith("b reached the lower held-out divergence: 2.250 nats a token, 0.250 below a.")
+    assert verdict(race).endswith("a change of seed may move these figures as much.")
+    assert verdict(race, seed_spread=0.1).endswith("by about 0.100, so it is more than chance.")
+    assert verdict(race, seed_spread=0.3).endswith("by about 0.300, so it says nothing.")
 
 
 @pytest.mark.parametrize(
@@ -192,6 +196,8 @@ def test_the_verdict_is_true_to_the_numbers() -> None:
         ({"steps": 0, "epochs": 0.0}, "no steps to train"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"rouge": 3}, "ROUGE-L needs held-out prompts"),
+        ({"probe_every": 1}, "The probe is a held-out response"),
+        ({"probe_every": -1, "eval_data": "x"}, "are counts"),
         ({"save_dtype": "int8"}, "save_dtype"),
     ],
 )

@@ -1,0 +1,167 @@
+"""A training run as a list of events: what a live page draws as it comes, and what a recorded run plays again.
+
+The events, in order, each a plain dictionary (infinity is written "inf"):
+
+    start      racers [{gate, name}], steps, student, teacher, teacher_sha256, seed, divergence,
+               probe {prompt, tokens, teacher_entropy} or null
+    held_out   racer, step (0 before training), scores as in ``evaluation.Scores``
+    probe      racer, step, and lists over the probe's tokens: topk_threshold, speck_threshold, divergence, tvd,
+               proposal
+    row        racer, row: a line of the trainer's log
+    answers    prompt, answers [{who: teacher | before | after, racer, text, tokens, topk_threshold, speck_threshold,
+               divergence, tvd}]
+    verdict    text, table (lines of cells, the first is the head)
+
+Racers run one after the other, so their events do too.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from speckd.pairs import Pair
+from speckd.trace import Trace, write_whole
+
+Event = dict[str, Any]
+OnEvent = Callable[[Event], None]
+KINDS = ("start", "held_out", "probe", "row", "answers", "verdict", "kept")
+_TIMING = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "train_runtime")
+
+
+class Recorder:
+    """Makes the events of a run, keeps them, and tells them on."""
+
+    def __init__(self, settings: Any, on_event: OnEvent | None = None) -> None:
+        self._settings, self._on_event = settings, on_event
+        self._answers: list[dict[str, Any]] = []
+        self._prompt = ""
+        self.events: list[Event] = []
+
+    @property
+    def started(self) -> bool:
+        return bool(self.events)
+
+    def _tell(self, kind: str, **facts: Any) -> None:
+        event = {"kind": kind, **_plain(facts)}
+        self.events.append(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def start(self, pair: Pair, probe: Any | None) -> None:
+        from speckd.trainer import parse_gate
+
+        settings = self._settings
+        self._tell(
+            "start",
+            racers=[{"gate": gate, "name": parse_gate(gate).describe()} for gate in settings.gates],
+            steps=settings.steps or None,
+            student=pair.student_id,
+            teacher=pair.teacher_id,
+            teacher_sha256=pair.teacher_sha256,
+            seed=settings.seed,
+            divergence=settings.divergence,
+            probe=probe.describe() if probe is not None else None,
+        )
+
+    def row(self, racer: int, row: dict[str, Any]) -> None:
+        if "loss" in row:
+            self._tell("row", racer=racer, row=row)
+        elif any(name.startswith("eval_") for name in row):
+            scores = {name.removeprefix("eval_"): value for name, value in row.items() if name not in _TIMING}
+            self.held_out(racer, scores.pop("step"), scores)
+
+    def held_out(self, racer: int, step: int, scores: dict[str, Any]) -> None:
+        known = any(one["kind"] == "held_out" and (one["racer"], one["step"]) == (racer, step) for one in self.events)
+        if not known:  # the last evaluation of the schedule and the one after training may fall on one step
+            self._tell("held_out", racer=racer, step=step, scores=scores)
+
+    def probe(self, racer: int, step: int, measured: dict[str, Any]) -> None:
+        self._tell("probe", racer=racer, step=step, **measured)
+
+    def answer(self, pair: Pair, prompt: str, racer: int | None, longest: int) -> None:
+        """Let the student answer the probe's prompt; before training (racer None) the teacher does too, once."""
+        from speckd.inspection import inspect
+
+        if racer is None and self._answers:
+            return
+        self._prompt = prompt
+        temperature, seed = self._settings.temperature, self._settings.seed
+        for who in ("teacher", "before") if racer is None else ("after",):
+            source = "teacher" if who == "teacher" else "student"
+            training = pair.student.training
+            pair.student.eval()
+            trace = inspect(pair, prompt, source=source, max_new_tokens=longest, temperature=temperature, seed=seed)
+            pair.student.train(training)
+            self._answers.append({"who": who, "racer": racer, **answer_of(trace, self._settings.divergence)})
+
+    def answers(self) -> None:
+        if self._answers:
+            self._tell("answers", prompt=self._prompt, answers=self._answers)
+
+    def verdict(self, text: str, table: list[list[str]]) -> None:
+        if self.started:
+            self._tell("verdict", text=text, table=table)
+
+    def write(self, path: Path) -> None:
+        """One JSON file, whole or absent. A resumed race whose racers were all finished leaves the file as it was."""
+        import speckd
+
+        if not self.started:
+            return
+        data = {"kind": "run", "speckd": speckd.__version__, "events": self.events}
+        write_whole(path, json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
+
+
+def answer_of(trace: Trace, divergence: str = "forward_kl") -> dict[str, Any]:
+    """What a strip needs of a trace: its text, and lists over its tokens."""
+    return {
+        "text": trace.response,
+        "tokens": trace.tokens,
+        "topk_threshold": trace.topk_threshold.tolist(),
+        "speck_threshold": trace.speck_threshold.tolist(),
+        "divergence": rounded(trace.divergence(divergence)),
+        "tvd": rounded(trace.divergence("tvd")),
+    }
+
+
+def rounded(values: Tensor) -> list[float | str]:
+    """Four significant digits: what a picture can show. JSON has no infinity, so it is written as text."""
+    return [float(f"{x:.4g}") if abs(x) != float("inf") else "inf" for x in values.double().tolist()]
+
+
+def read_recording(path: str | Path) -> list[Event]:
+    """The events of a recorded run.
+
+    Raises:
+        ValueError: the file is not a recording; OSError: it cannot be read.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a recorded run: {error}. Give the recording.json of a run's folder.") from None
+    events = data.get("events") if isinstance(data, dict) and data.get("kind") == "run" else None
+    if (
+        not isinstance(events, list)
+        or not events
+        or not all(isinstance(event, dict) and event.get("kind") in KINDS for event in events)
+        or events[0]["kind"] != "start"
+    ):
+        raise ValueError(f"{path} is not a recorded run: give the recording.json of a run's folder.")
+    return events
+
+
+def _plain(value: Any) -> Any:
+    """Plain data for JSON: infinity as text, nan as null."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+    return value
