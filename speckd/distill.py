@@ -345,7 +345,7 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         "response tokens": train.n_response_tokens,
         "data": train.summary(),
     }
-    record = RunRecord(trainer.gate.describe(), facts, history, before, after, seconds)
+    record = RunRecord(trainer.gate.title(), facts, history, before, after, seconds)
     if main:
         _write_record(output, record)
         _write_report(output, [record], settings)
@@ -560,9 +560,9 @@ def _masked(records: Sequence[RunRecord]) -> list[str]:
     """One sentence for each racer whose gate rejected something."""
     sentences = []
     for record in records:
-        rows = [row["tar"] for row in record.rows if "loss" in row and row.get("tar") is not None]
-        rejected = 1 - sum(rows) / len(rows) if rows else 0.0
-        if rejected > 0:
+        rows = [row for row in record.rows if "loss" in row and row.get("tar") is not None]
+        rejected = 1 - sum(row["tar"] for row in rows) / len(rows) if rows else 0.0
+        if rejected > 0 and any(row.get("masked_share", 0) for row in rows):  # plain distillation only counts them
             sentences.append(f"{record.name} rejected {rejected:.0%} of the training tokens.")
     return sentences
 

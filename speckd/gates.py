@@ -352,6 +352,24 @@ class Gate:
         knobs = ", ".join(f"{knob.name}={getattr(self, knob.name)}" for knob in fields(self))
         return f"{self.name}({knobs})"
 
+    def title(self) -> str:
+        """The gate in the words of a legend: ``Top-k, k = 5, beta = 0.01``."""
+        knobs = [f"{knob.name} = {getattr(self, knob.name)}" for knob in fields(self) if knob.name != "seed"]
+        return ", ".join([TITLES.get(self.name, self.name), *knobs])
+
+
+TITLES = {
+    "topk": "Top-k",
+    "speck": "Spec-k",
+    "none": "plain distillation",
+    "hellinger": "Hellinger weight",
+    "adakd": "AdaKD",
+    "student_entropy": "student entropy",
+    "teacher_entropy": "teacher entropy",
+    "adaspec": "AdaSPEC",
+    "random": "random tokens",
+}
+
 
 @dataclass(frozen=True)
 class TopK(Gate):

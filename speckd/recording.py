@@ -8,8 +8,8 @@ The events, in order, each a plain dictionary (infinity is written "inf"):
     probe      racer, step, and lists over the probe's tokens: topk_threshold, speck_threshold, divergence, tvd,
                proposal
     row        racer, row: a line of the trainer's log
-    answers    prompt, answers [{who: teacher | before | after, racer, text, tokens, topk_threshold, speck_threshold,
-               divergence, tvd}]
+    answers    prompt, answers [{who: teacher | before | after, racer, trace}], each trace with the few columns of
+               ``Trace.to_dict`` that a strip needs
     verdict    text, table (lines of cells, the first is the head)
 
 Racers run one after the other, so their events do too.
@@ -57,7 +57,7 @@ class Recorder:
         settings = self._settings
         self._tell(
             "start",
-            racers=[{"gate": gate, "name": parse_gate(gate).describe()} for gate in settings.gates],
+            racers=[{"gate": gate, "name": parse_gate(gate).title()} for gate in settings.gates],
             steps=settings.steps or None,
             student=pair.student_id,
             teacher=pair.teacher_id,
@@ -96,7 +96,7 @@ class Recorder:
             pair.student.eval()
             trace = inspect(pair, prompt, source=source, max_new_tokens=longest, temperature=temperature, seed=seed)
             pair.student.train(training)
-            self._answers.append({"who": who, "racer": racer, **answer_of(trace, self._settings.divergence)})
+            self._answers.append({"who": who, "racer": racer, "trace": _for_a_strip(trace, self._settings.divergence)})
 
     def answers(self) -> None:
         if self._answers:
@@ -116,15 +116,14 @@ class Recorder:
         write_whole(path, json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
 
 
-def answer_of(trace: Trace, divergence: str = "forward_kl") -> dict[str, Any]:
-    """What a strip needs of a trace: its text, and lists over its tokens."""
+def _for_a_strip(trace: Trace, divergence: str) -> dict[str, Any]:
+    """The columns of ``Trace.to_dict`` that a strip shows."""
     return {
-        "text": trace.response,
+        "response": trace.response,
         "tokens": trace.tokens,
         "topk_threshold": trace.topk_threshold.tolist(),
         "speck_threshold": trace.speck_threshold.tolist(),
-        "divergence": rounded(trace.divergence(divergence)),
-        "tvd": rounded(trace.divergence("tvd")),
+        "divergence": {name: rounded(trace.divergence(name)) for name in (divergence, "tvd")},
     }
 
 
