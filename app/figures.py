@@ -129,6 +129,80 @@ def lanes(
     return figure
 
 
+@dataclass(frozen=True)
+class Chart:
+    """One curve of a training run against its steps: its name in the log, what it shows, its unit."""
+
+    key: str
+    label: str
+    unit: str
+    held_out: bool
+
+
+CHARTS = (
+    Chart("loss", "loss", "nats a token", held_out=False),
+    Chart("divergence", "ungated divergence", "nats a token", held_out=True),
+    Chart("tar", "TAR", "share of tokens", held_out=True),
+)
+# Racers are both students: the first has the student's hue, the second is grey. Dash and marker tell them apart alone.
+RACERS = (("A", "solid", "circle", STUDENT), ("B", "5px,3px", "diamond", GREY))
+
+
+def race(quantity: str) -> "Figure":
+    """The empty chart of one quantity of a run, "loss", "divergence" or "tar": the browser appends the points.
+
+    For each of two racers there are three traces: its line, its held-out points, and its letter at the line's end.
+    ``meta`` of each trace says whose it is: {"racer": 0 or 1, "part": "line", "held_out" or "letter"}.
+    """
+    import plotly.graph_objects as go
+
+    chart = next(one for one in CHARTS if one.key == quantity)
+    percent = chart.key == "tar"
+    shown = "%{y:.1%}" if percent else "%{y:.3g} nats"
+    figure = go.Figure()
+    for racer, (letter, dash, symbol, hue) in enumerate(RACERS):
+        colour = f"rgb({hue})"
+        parts = {
+            "line": {
+                "mode": "lines+markers", "line": {"color": colour, "width": 2, "dash": dash},
+                "marker": {"color": colour, "size": 3, "symbol": symbol},
+                "hovertemplate": f"{letter}, step %{{x}}<br>{chart.label} {shown}<extra></extra>",
+            },
+            "held_out": {
+                "mode": "markers", "cliponaxis": False, "visible": chart.held_out,
+                "marker": {"color": colour, "size": 9, "symbol": f"{symbol}-open", "line": {"width": 2}},
+                "hovertemplate": f"{letter}, held out after step %{{x}}<br>{chart.label} {shown}<extra></extra>",
+            },
+            "letter": {
+                "mode": "text", "cliponaxis": False, "hoverinfo": "skip", "text": [letter],
+                "textposition": "middle right", "textfont": {"color": colour, "size": 13, "weight": 700},
+            },
+        }  # fmt: skip
+        for part, look in parts.items():
+            figure.add_trace(
+                go.Scatter(x=[], y=[], name=f"{letter} {part}", meta={"racer": racer, "part": part}, **look)
+            )
+    figure.update_layout(
+        margin={"l": 42, "r": 24, "t": 8, "b": 34},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        showlegend=False,
+        dragmode=False,
+        hovermode="closest",
+        font={"family": "Segoe UI, Roboto, Helvetica Neue, Liberation Sans, Arial, sans-serif", "size": 12},
+        xaxis={
+            "title": {"text": "step", "standoff": 2, "font": {"size": 12}}, "range": [0, 24], "fixedrange": True,
+            "zeroline": False, "showgrid": False, "showline": True, "ticks": "outside", "ticklen": 3, "nticks": 7,
+        },
+        yaxis={
+            "title": {"text": f"{chart.label} ({chart.unit})"}, "range": [0, 1], "fixedrange": True, "nticks": 5,
+            "zeroline": False, "showline": False, "ticks": "", "tickformat": ".0%" if percent else "~g",
+        },
+        meta={"quantity": chart.key, "label": chart.label, "unit": chart.unit, "held_out": chart.held_out},
+    )  # fmt: skip
+    return figure
+
+
 def _veil(accepted: Sequence[bool]) -> dict[str, Any]:
     """A hatched bar over each run of masked tokens, as high as all lanes together."""
     runs: list[list[int]] = []

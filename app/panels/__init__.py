@@ -20,7 +20,11 @@ from starlette.routing import Route
 from speckd import html as browser_parts
 
 HERE = Path(__file__).parent
-SCRIPTS = ("address.js", "plot.js", "lanes.js", "png.js", "inspector.js", "mount.js")
+SCRIPTS = (
+    "address.js", "menu.js", "plot.js", "lanes.js", "png.js", "inspector.js", "race.js", "probe.js", "distiller.js",
+    "mount.js",
+)  # fmt: skip
+STYLES = ("panels.css", "distill.css")
 
 
 @cache
@@ -33,7 +37,8 @@ def script() -> str:
 @cache
 def style() -> str:
     """Every part's style in one text, for launch(css=...)."""
-    return browser_parts.source(browser_parts.STYLE) + (HERE / "panels.css").read_text(encoding="utf-8")
+    parts = [browser_parts.source(browser_parts.STYLE)]
+    return "".join([*parts, *((HERE / name).read_text(encoding="utf-8") for name in STYLES)])
 
 
 def plotly_script() -> Path:
@@ -155,3 +160,22 @@ class Inspector(Panel):
 
     part = "inspector"
     triggers = ("run",)
+
+
+class Distiller(Panel):
+    """The whole Distill page: a run's controls, its curves, its probe and its comparison (app/tabs/distill.py).
+
+    ``value`` at first: {"recorded": {"label": str, "events": JSON text} or None}; then the updates of a live run.
+    Triggers ``run`` with {"run": id, "request": {...}}.
+    """
+
+    part = "distiller"
+    triggers = ("run",)
+
+    def __init__(
+        self, value: dict[str, Any] | None = None, *, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        from app import figures  # plotly takes a second to import
+
+        charts = {chart.key: figures.race(chart.key).to_json() for chart in figures.CHARTS}
+        super().__init__(value, options={"charts": charts, **(options or {})}, **kwargs)

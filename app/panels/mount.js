@@ -29,6 +29,7 @@
       return (value) => value.figure && plot.show(parsed(value.figure), value.height);
     },
     inspector: (root, options) => SpecKD.createInspector(root, options),
+    distiller: (root, options) => SpecKD.createDistiller(root, options),
   };
 
   SpecKD.mount = function (part, element, props, trigger, server, watch) {

@@ -1,5 +1,6 @@
 """The real page in a process of its own, on PORT. `python tests/e2e/serve.py` serves it without models, with --models
-the packaged pair stands behind it, with --missing no model can be had, and --panels serves panels side by side."""
+the packaged pair stands behind it, with --missing no model can be had, --panels serves panels side by side, and with
+--distill made-up training runs stand behind the Distill tab (tests/e2e/scripted.py)."""
 
 import os
 import sys
@@ -50,7 +51,14 @@ def no_model(*_: object, **__: object) -> speckd.Pair:
 if __name__ == "__main__":
     if "--missing" in sys.argv:
         speckd.load_pair = no_model
-    page = panels_side_by_side() if "--panels" in sys.argv else build(load_models=len(sys.argv) > 1)
+    if "--panels" in sys.argv:
+        page = panels_side_by_side()
+    elif "--distill" in sys.argv:
+        from tests.e2e import scripted
+
+        page = scripted.page()
+    else:
+        page = build(load_models=len(sys.argv) > 1)
     options = {**launch_options(), "quiet": True, "prevent_thread_lock": True, "server_name": "127.0.0.1"}
     _, url, _ = page.launch(server_port=int(os.environ["PORT"]), **options)
     print(f"serving {url}", flush=True)
