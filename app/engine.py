@@ -5,23 +5,24 @@ last the trace, a sentence about what went wrong, or that it was stopped. It nev
 """
 
 import logging
-import math
 import os
 import queue
 import tempfile
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import speckd
+from app.checks import as_real, as_text, as_whole, is_whole
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 PACKAGED_STUDENTS = ("healed", "young", "raw")
+TRAINED = "trained:"  # begins the name of a student that a visitor trained here; the rest only that visitor knows
 SOURCES = ("teacher", "student", "given")
 LARGEST_SEED = 2**31 - 1  # the page's; small enough to be exact in a browser
 TICK = 0.1  # seconds between two looks at Stop
@@ -50,7 +51,7 @@ class Question:
         Raises:
             ValueError: one sentence for a person, when something is missing, too long or out of range.
         """
-        prompt = _text(data.get("prompt"), "The question")
+        prompt = as_text(data.get("prompt"), "The question")
         if not prompt.strip():
             raise ValueError("The question is empty: type one, or choose an example.")
         if len(prompt) > settings.max_prompt_characters:
@@ -58,12 +59,13 @@ class Question:
                 f"The question has {len(prompt):,} characters and the limit here is "
                 f"{settings.max_prompt_characters:,}: shorten it, or put the long part into the given text."
             )
-        teacher = _text(data.get("teacher", "packaged"), "The teacher").strip()
-        student = _text(data.get("student", "healed"), "The student").strip()
+        teacher = as_text(data.get("teacher", "packaged"), "The teacher").strip()
+        student = as_text(data.get("student", "healed"), "The student").strip()
         if not teacher or not student:
             missing = "student" if teacher else "teacher"
             raise ValueError(f"The {missing} has no name: give a Hub id such as owner/name, or a folder.")
-        if (teacher != "packaged" or student not in PACKAGED_STUDENTS) and not settings.own_models:
+        known = student in PACKAGED_STUDENTS or student.startswith(TRAINED)
+        if (teacher != "packaged" or not known) and not settings.own_models:
             raise ValueError(
                 f"Here only the packaged pair can be used, with the student {', '.join(PACKAGED_STUDENTS)}. "
                 "Run the page on your own machine for other models."
@@ -75,7 +77,7 @@ class Question:
             raise ValueError(f"The source {source!r:.60} is not known: choose teacher, student or given.")
         response = None
         if source == "given":
-            response = _text(data.get("response"), "The given text")
+            response = as_text(data.get("response"), "The given text")
             if not response.strip():
                 raise ValueError("The given text is empty: write the response that the two models should read.")
             if len(response) > settings.max_response_characters:
@@ -88,12 +90,12 @@ class Question:
         if (
             not isinstance(prefix, Sequence)
             or isinstance(prefix, str)
-            or not all(_is_whole(i) and i >= 0 for i in prefix)
+            or not all(is_whole(i) and i >= 0 for i in prefix)
         ):
             raise ValueError("The start of the response is not a list of token ids.")
         if len(prefix) >= longest:
             raise ValueError(f"The response already has {len(prefix)} tokens and the limit here is {longest}.")
-        n_new = _whole(data.get("max_new_tokens", 48), "The length", 1, longest, " tokens")
+        n_new = as_whole(data.get("max_new_tokens", 48), "The length", 1, longest, " tokens")
         return cls(
             prompt=prompt,
             teacher=teacher,
@@ -102,8 +104,8 @@ class Question:
             do_sample=bool(data.get("do_sample", False)) and source != "given",
             response=response,
             max_new_tokens=max(n_new, len(prefix) + 1),
-            temperature=_real(data.get("temperature", 1.0), "The temperature", 0.05, 5.0),
-            seed=_whole(data.get("seed", 0), "The seed", 0, LARGEST_SEED),
+            temperature=as_real(data.get("temperature", 1.0), "The temperature", 0.05, 5.0),
+            seed=as_whole(data.get("seed", 0), "The seed", 0, LARGEST_SEED),
             prefix_ids=() if source == "given" else tuple(int(i) for i in prefix),
         )
 
@@ -117,8 +119,8 @@ def read_gate(data: Mapping[str, Any]) -> tuple[speckd.Gate, str]:
     kind = data.get("gate", "topk")
     if kind not in ("topk", "speck", "none"):
         raise ValueError(f"The gate {kind!r:.60} is not known: choose topk, speck or none.")
-    k = _whole(data.get("k", 5), "k", 1, 50)
-    beta = _real(data.get("beta", 0.01), "beta", 0.0, 1.0)
+    k = as_whole(data.get("k", 5), "k", 1, 50)
+    beta = as_real(data.get("beta", 0.01), "beta", 0.0, 1.0)
     divergence = data.get("divergence", "forward_kl")
     if divergence not in speckd.DIVERGENCES:
         raise ValueError(
@@ -155,9 +157,20 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._pairs: OrderedDict[tuple[str, str], speckd.Pair] = OrderedDict()
-        self._line = _Line()
+        self._line = Line()
         self._status = Step("done", "The models load with the first question.")
         self._warming: threading.Thread | None = None
+        self._trained: dict[str, tuple[Path, str]] = {}
+
+    # --- students that visitors trained ---------------------------------------------------------------------------
+
+    def keep_trained(self, name: str, folder: Path, label: str) -> None:
+        """Let questions name a trained student: ``name`` begins with TRAINED and can't be guessed."""
+        self._trained[name] = (folder, label)
+
+    def forget_trained(self, name: str) -> None:
+        self._trained.pop(name, None)
+        self._pairs.pop(("packaged", name), None)
 
     # --- the packaged pair, loaded behind the recorded picture ----------------------------------------------------
 
@@ -276,7 +289,14 @@ class Engine:
         post(Step("loading", "Loading the models.", 0.0))
         while len(self._pairs) >= self.settings.kept_pairs:
             self._pairs.popitem(last=False)
-        self._pairs[key] = speckd.load_pair(teacher, student, merge=True, on_progress=progress)
+        if student.startswith(TRAINED):
+            if student not in self._trained:
+                raise ValueError("This trained student is no longer here: train it again in Distill.")
+            folder, label = self._trained[student]
+            pair = speckd.load_pair(teacher, str(folder), merge=True, on_progress=progress)
+            self._pairs[key] = replace(pair, student_id=label)  # a trace names the student, never a folder
+        else:
+            self._pairs[key] = speckd.load_pair(teacher, student, merge=True, on_progress=progress)
         return self._pairs[key]
 
     def _inspect(
@@ -346,7 +366,7 @@ def _check_length(pair: speckd.Pair, question: Question, settings: Settings) -> 
 # --- a line with one person served at a time ----------------------------------------------------------------------
 
 
-class _Line:
+class Line:
     """First come, first served, and everyone can see how many are ahead. (Gradio's own queue tells nobody while they
     wait, and can't be left with Stop.)"""
 
@@ -359,7 +379,7 @@ class _Line:
 
 
 class _Turn:
-    def __init__(self, line: _Line, waiting: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
+    def __init__(self, line: Line, waiting: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
         self._line, self._waiting, self._should_stop = line, waiting, should_stop
 
     def __enter__(self) -> None:
@@ -420,34 +440,3 @@ def _pass_on(stop: threading.Event, over: threading.Event, flag: Path) -> None:
             if flag.parent.exists():
                 flag.touch()
             return
-
-
-# --- checks of single values --------------------------------------------------------------------------------------
-
-
-def _text(value: Any, name: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is not text.")
-    return value.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _whole(value: Any, name: str, least: int, most: int, unit: str = "") -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not _is_whole(value) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r:.40}: choose a whole number from {least} to {most:,}{unit}.")
-    return value
-
-
-def _real(value: Any, name: str, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r:.40}: choose a number from {least:g} to {most:g}.")
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {value:g}: choose a number from {least:g} to {most:g}.")
-    return float(value)

@@ -27,6 +27,12 @@ class Settings:
         kept_pairs: pairs in memory at once; the packaged one takes about 0.7 GB in float32.
         kept_traces: traces that the server remembers for downloads, the newest first to last.
         gpu_seconds: length of one GPU loan.
+        max_training_steps: of one run; a step of the packaged pair takes one to two seconds on two cores.
+        max_training_batch: texts in a step; activations grow with it.
+        max_lora_rank: of a fresh adapter; its weights and their optimizer states grow with it.
+        max_training_seconds: a run that takes longer is stopped, and keeps what it reached.
+        max_data_bytes: of prompts pasted or a file sent for training.
+        kept_runs: finished trainings that the server remembers, all visitors together; each has about 20 MB on disk.
     """
 
     place: str = "laptop"
@@ -41,6 +47,12 @@ class Settings:
     kept_pairs: int = 2
     kept_traces: int = 64
     gpu_seconds: int = 60
+    max_training_steps: int = 1_000
+    max_training_batch: int = 32
+    max_lora_rank: int = 256
+    max_training_seconds: int = 6 * 3_600
+    max_data_bytes: int = 20_000_000
+    kept_runs: int = 16
 
 
 # A Space has two slow cores (or a GPU for a minute) for everybody, and 192 tokens already keep it busy for a while.
@@ -52,6 +64,11 @@ ON_A_SPACE = Settings(
     max_response_characters=4_000,
     max_new_tokens=192,
     max_trace_bytes=8_000_000,
+    max_training_steps=60,
+    max_training_batch=8,
+    max_lora_rank=64,
+    max_training_seconds=600,
+    max_data_bytes=500_000,
 )
 
 

@@ -444,18 +444,33 @@ def _data(
     if not caching:
         return train, held_out, None
     if is_main_process():
-        wanted = [*train.examples, *(held_out.examples if held_out is not None else [])]
-        fill_cache(
-            folder,
-            pair.teacher,
-            pair.tokenizer,
-            wanted,
-            pair.teacher_sha256,
-            batch_size=settings.batch_size,
-            on_progress=lambda done, total: report(Progress("teacher", done, total, "teacher's hidden states")),
-        )
+        _fill(pair, folder, train, held_out, settings, report)
     _wait_for_main_process()
     return train, held_out, folder
+
+
+def _fill(
+    pair: Pair, folder: Path, train: Examples, held_out: Examples | None, settings: DistillSettings, report: OnProgress
+) -> None:
+    fill_cache(
+        folder,
+        pair.teacher,
+        pair.tokenizer,
+        [*train.examples, *(held_out.examples if held_out is not None else [])],
+        pair.teacher_sha256,
+        batch_size=settings.batch_size,
+        on_progress=lambda done, total: report(Progress("teacher", done, total, "teacher's hidden states")),
+    )
+
+
+def fill_teacher_cache(pair: Pair, settings: DistillSettings, on_progress: OnProgress | None = None) -> None:
+    """Make the teacher cache that a run with these settings would make, ahead of it.
+
+    Raises:
+        ValueError, OSError: as ``distill``.
+    """
+    if settings.cache_folder and settings.responses == "file":
+        _data(pair, settings, Path(settings.output), on_progress or (lambda _: None))
 
 
 def _teacher_writes(

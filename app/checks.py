@@ -1,0 +1,32 @@
+"""Single values that a page or a client sent: checked, or refused in one sentence."""
+
+import math
+from typing import Any
+
+
+def as_text(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is not text.")
+    return value.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def as_whole(value: Any, name: str, least: int, most: int, unit: str = "") -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not is_whole(value) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r:.40}: choose a whole number from {least} to {most:,}{unit}.")
+    return value
+
+
+def as_real(value: Any, name: str, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r:.40}: choose a number from {least:g} to {most:g}.")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value:g}: choose a number from {least:g} to {most:g}.")
+    return float(value)

@@ -1,0 +1,204 @@
+"""Distill: a short training that a visitor starts, watches and takes home. The work is in app/training.py."""
+
+import atexit
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.engine import Engine
+from app.panels import Distiller
+from app.sessions import LONGEST_ID
+from app.settings import Settings
+from app.training import DEFAULTS, GATES, RESPONSES, TrainingRequest, Trainings, Update
+from speckd.gates import TITLES
+from speckd.recording import read_recording
+
+log = logging.getLogger(__name__)
+
+RUNS = Path(__file__).parents[2] / "assets" / "runs"
+STUDENTS = {
+    "young": "young: it speaks a little, and visibly learns",
+    "healed": "healed: it already speaks",
+    "raw": "raw: six layers, not healed at all",
+}
+LABELS = {
+    "default": "from the young student: Top-k against plain distillation",
+    "cold-start": "from the raw student: the gate at a cold start",
+    "warm": "from the healed student: little is left to gate",
+    "curriculum": "from the young student: Top-k against random tokens",
+}
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A recorded run that ships with the page."""
+
+    name: str
+    events: list[dict[str, Any]]
+
+    @property
+    def label(self) -> str:
+        return LABELS.get(self.name, self.name)
+
+
+def recorded_runs(folder: Path = RUNS) -> list[RecordedRun]:
+    """The shipped runs, the page's first picture first. A file that can't be read is left out and told in the log."""
+    runs = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name == "seed-spread.json":
+            continue
+        try:
+            runs.append(RecordedRun(path.stem, read_recording(path)))
+        except (ValueError, OSError) as error:
+            log.warning("The recorded run %s is left out: %s", path.name, error)
+    return sorted(runs, key=lambda run: run.name != "default")
+
+
+def as_value(run: str, update: Update) -> dict[str, Any]:
+    """An update as the panel takes it. Events travel as JSON text: gradio would wrap every number of a dictionary."""
+    return {
+        "run": run,
+        "state": update.state,
+        "text": update.text,
+        "share": update.share,
+        "seconds_left": update.seconds_left,
+        "from": update.first,
+        "events": as_text(update.events),
+    }
+
+
+def as_text(events: Any) -> str:
+    return json.dumps(list(events), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def build(page: gr.Blocks, engine: Engine, settings: Settings, *, warm: bool = False) -> Trainings:
+    """Put the tab into the page that is being built; ``warm`` lets the trainer get ready behind it."""
+    trainings = Trainings(settings, engine)
+    atexit.register(trainings.close)
+    recorded = {run.name: run for run in recorded_runs()}
+
+    def train(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
+        """A training asked for by the page, told as it goes."""
+        data = event._data if isinstance(event._data, dict) else {}
+        run = str(data.get("run", ""))[:LONGEST_ID]
+        try:
+            asked = TrainingRequest.read(data.get("request") or {}, settings)
+        except ValueError as error:
+            yield as_value(run, Update("failed", str(error)))
+            return
+        for update in trainings.run(asked, run, request.session_hash or ""):
+            yield as_value(run, update)
+
+    # Called from the page's script. They pass by the queue, so Stop is heard while a run is under way.
+
+    def stop(run: Any) -> bool:
+        return trainings.stop(str(run)[:LONGEST_ID])
+
+    def events_from(asked: Any) -> dict[str, Any]:
+        try:
+            first = int(asked["from"])
+            return {"events": as_text(trainings.events(str(asked["run"])[:LONGEST_ID], first)), "from": first}
+        except (KeyError, TypeError, ValueError):
+            return {"events": "[]", "from": 0}
+
+    def recorded_run(name: Any) -> dict[str, Any]:
+        run = recorded.get(str(name))
+        if run is None:
+            return {"error": "There is no such recorded run."}
+        return {"label": run.label, "events": as_text(run.events)}
+
+    def status(_: Any = None) -> dict[str, Any]:
+        return trainings.status()
+
+    def keep(asked: Any) -> dict[str, Any]:
+        try:
+            racer = asked.get("racer")
+            name = str(asked["run"])[:LONGEST_ID]
+            return {"text": trainings.keep(name, racer if isinstance(racer, int) else None, str(asked["kind"]))}
+        except (KeyError, TypeError, AttributeError):
+            return {"error": "This is not something that can be kept."}
+        except ValueError as error:
+            return {"error": str(error)}
+
+    stop.__name__, events_from.__name__, recorded_run.__name__ = "stop", "log", "recorded"
+
+    first = next(iter(recorded.values()), None)
+    panel = Distiller(
+        {"recorded": {"label": first.label, "events": as_text(first.events)}} if first else {},
+        options={
+            "limits": {
+                "steps": settings.max_training_steps,
+                "batch": settings.max_training_batch,
+                "rank": settings.max_lora_rank,
+                "bytes": settings.max_data_bytes,
+            },
+            "students": STUDENTS,
+            "gates": [{"value": name, "label": TITLES[name]} for name in GATES],
+            "responses": list(RESPONSES),
+            "recorded": [{"name": run.name, "label": run.label} for run in recorded.values()],
+            "defaults": DEFAULTS,
+            "own_models": settings.own_models,
+        },
+        server_functions=[stop, events_from, recorded_run, status, keep],
+        elem_id="distiller",
+    )
+
+    def distill(
+        student: str = "young",
+        gates: str = "topk:k=5:beta=0.01,none",
+        data: str = "shipped",
+        text: str = "",
+        responses: str = "file",
+        steps: int = 20,
+        batch_size: int = 4,
+        learning_rate: float = 0.002,
+        lora_rank: int = 64,
+        seed: int = 0,
+        teacher: str = "packaged",
+        *,
+        request: gr.Request,
+    ) -> Iterator[dict[str, Any]]:
+        """Train a student for a few steps, and get the rows that the page's charts show, as they come.
+
+        Each answer is {"state", "text", "events"}: events since the last one, in the form of speckd/recording.py.
+        """
+        import secrets
+
+        try:
+            asked = TrainingRequest.read(
+                {
+                    "student": student, "teacher": teacher, "data": data, "text": text, "responses": responses,
+                    "gates": [gate for gate in str(gates).split(",") if gate], "steps": steps,
+                    "batch_size": batch_size, "learning_rate": learning_rate, "lora_rank": lora_rank, "seed": seed,
+                },
+                settings,
+            )  # fmt: skip
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        for update in trainings.run(asked, secrets.token_urlsafe(16), request.session_hash or ""):
+            if update.state == "failed":
+                raise gr.Error(update.text, print_exception=False)
+            yield {"state": update.state, "text": update.text, "events": list(update.events)}
+
+    panel.run(
+        train,
+        outputs=[panel],
+        show_progress="hidden",
+        api_visibility="private",
+        trigger_mode="multiple",
+        concurrency_limit=settings.max_waiting,
+    )
+    gr.api(distill, api_name="distill", concurrency_limit=settings.max_waiting)
+
+    def leave(request: gr.Request) -> None:
+        trainings.leave(request.session_hash or "")
+
+    page.unload(leave)
+    if warm:
+        trainings.warm()
+    return trainings

@@ -1,0 +1,144 @@
+"""The training process: `python -m app.worker`, started and fed by app/training.py.
+
+It is a process of its own because a Trainer seeds the global generators, and `generate` draws from them: in one process
+with the other models, a run would change another visitor's answer. It does one job at a time, speaks JSON lines
+(orders on standard input, messages on standard output), and ends when its parent does: its input closes.
+
+An order: {"settings": fields of DistillSettings, "stop_file": path, "leave_file": path}.
+Messages: {"state": "loading" | "ready", "text": ..., "share": ...} while it warms up; during a job {"progress": [stage,
+done, total]} and {"event": an event of speckd/recording.py}; at a job's end {"done": true}, {"left": true} or
+{"failed": one sentence}.
+"""
+
+import ctypes
+import gc
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[dict[str, Any]], None]
+
+
+class Left(Exception):
+    """The visitor is gone: nobody wants the rest of this job."""
+
+
+def main() -> None:
+    channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print goes to standard error, never between the messages
+    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(sys.stdin, orders), daemon=True).start()
+
+    def say(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message, allow_nan=False) + "\n")
+
+    bench = Bench(say)
+    warm = orders.get()  # the first order says what to have ready
+    bench.warm(**warm)
+    while True:
+        bench.work(**orders.get())
+
+
+def _listen(orders_in: TextIO, orders: "queue.SimpleQueue[dict[str, Any]]") -> None:
+    for line in orders_in:
+        orders.put(json.loads(line))
+    os._exit(0)  # the page is gone; whatever runs here has no reader
+
+
+class Bench:
+    """Where jobs are done, with a fresh pair and the teacher's hidden states lying ready for the next one."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._spare: tuple[tuple[str, str], Any] | None = None
+
+    def warm(self, teacher: str, student: str, settings: dict[str, Any]) -> None:
+        """Import what a job imports, load the usual pair, and fill the teacher cache of the usual data."""
+        from speckd.distill import DistillSettings, fill_teacher_cache
+
+        try:
+            self._say({"state": "loading", "text": "The trainer is getting ready.", "share": None})
+            self._lay_ready(teacher, student)
+            assert self._spare is not None
+            fill_teacher_cache(self._spare[1], DistillSettings(**settings), self._progress)
+            self._say({"state": "ready", "text": "The trainer is ready.", "share": None})
+        except Exception as error:
+            log.warning("The trainer starts cold: %s", error)
+            self._say({"state": "ready", "text": "The trainer starts cold.", "share": None})
+
+    def work(self, settings: dict[str, Any], stop_file: str, leave_file: str) -> None:
+        """Do one job."""
+        from speckd.distill import DistillSettings, distill
+
+        def check() -> None:
+            if os.path.exists(leave_file):
+                raise Left
+
+        def tell(event: dict[str, Any]) -> None:
+            check()
+            self._say({"event": event})
+
+        def progress(done: Any) -> None:
+            check()
+            self._progress(done)
+
+        usual = None
+        try:
+            asked = DistillSettings(**settings)
+            usual = (asked.teacher, asked.student)
+            distill(asked, stop_file=stop_file, on_event=tell, on_progress=progress, load=self._load)
+            outcome: dict[str, Any] = {"done": True}
+        except Left:
+            outcome = {"left": True}
+        except (ValueError, OSError) as error:
+            outcome = {"failed": str(error).replace(str(Path(settings["output"]).parent) + "/", "")}
+        except MemoryError:
+            outcome = {"failed": "There was not enough memory for this: choose a smaller batch or smaller models."}
+        except Exception as error:
+            if "out of memory" in str(error).lower():
+                outcome = {"failed": "The GPU's memory was not enough for this: choose a smaller batch."}
+            else:
+                log.exception("A training failed")
+                outcome = {"failed": "Something went wrong inside; the log says what. Nothing you set was lost."}
+        self._tidy()
+        self._say(outcome)
+        if usual is not None and usual[0] == "packaged":  # while nobody waits
+            self._lay_ready(*usual)
+
+    def _progress(self, done: Any) -> None:
+        self._say({"progress": [done.stage, done.done, done.total]})
+
+    def _load(self, teacher: str, student: str, **others: Any) -> Any:
+        from speckd.pairs import load_pair
+
+        on_progress = others.pop("on_progress", None)
+        if self._spare is not None and self._spare[0] == (teacher, student) and not any(others.values()):
+            (_, pair), self._spare = self._spare, None  # it will be trained, so it is given away for good
+            return pair
+        return load_pair(teacher, student, on_progress=on_progress, **others)
+
+    def _lay_ready(self, teacher: str, student: str) -> None:
+        from speckd.pairs import load_pair
+
+        if self._spare is None or self._spare[0] != (teacher, student):
+            self._spare = None
+            self._spare = ((teacher, student), load_pair(teacher, student))
+
+    def _tidy(self) -> None:
+        """Give the job's memory back, to the system too."""
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    main()
