@@ -174,7 +174,7 @@ def race(quantity: str) -> "Figure":
                 "hovertemplate": f"{letter}, held out after step %{{x}}<br>{chart.label} {shown}<extra></extra>",
             },
             "letter": {
-                "mode": "text", "cliponaxis": False, "hoverinfo": "skip", "text": [letter],
+                "mode": "text", "cliponaxis": False, "hoverinfo": "skip", "text": [f"\u2002{letter}"],  # clear of the last held-out point
                 "textposition": "middle right", "textfont": {"color": colour, "size": 13, "weight": 700},
             },
         }  # fmt: skip

@@ -19,20 +19,21 @@
   const RESPONSES = { file: "the file, as they stand", teacher: "the teacher", student: "the student, as it trains", mixed: "half student, half file" };
   const MOVING = ["waiting", "loading", "preparing", "training"];
   const ENDED = ["done", "stopped", "failed"];
+  const three = (x) => (Number.isFinite(x) && Math.abs(x) >= 0.01 && Math.abs(x) < 1000 ? x.toPrecision(3) : SpecKD.number(x)); // figures of one width
   const FIGURES = [
     ["tar", "TAR", (x) => SpecKD.percent(x), ["gate", "the token acceptance rate"]],
-    ["loss", "loss, nats", (x) => SpecKD.number(x), null],
-    ["divergence", "ungated divergence, nats", (x) => SpecKD.number(x), ["divergences", "divergences"]],
+    ["loss", "loss, nats", three, null],
+    ["divergence", "ungated divergence, nats", three, ["divergences", "divergences"]],
     ["masked_share", "masked away", (x) => SpecKD.percent(Math.max(0, x)), ["curriculum", "what the gate masks"]],
     ["tokens_per_second", "tokens a second", (x) => SpecKD.number(x), ["speed", "what a step costs"]],
     ["learning_rate", "learning rate", (x) => SpecKD.number(x, 2), null],
   ];
   const HELD_OUT = [
-    ["divergence", "divergence, nats", (x) => SpecKD.number(x)],
+    ["divergence", "divergence, nats", three],
     ["tar", "TAR", (x) => SpecKD.percent(x)],
     ["acceptance", "one draw passes", (x) => SpecKD.percent(x)],
     ["agreement", "same first choice", (x) => SpecKD.percent(x)],
-    ["rouge_l", "ROUGE-L", (x) => SpecKD.number(x, 2)],
+    ["rouge_l", "ROUGE-L", three],
   ];
   let serial = 0;
 
@@ -63,8 +64,8 @@
     const steps = el("input", { type: "number", class: "sk-number", id: `${id}-steps`, "data-field": "steps", min: 1, max: limits.steps || null, step: 1, inputmode: "numeric" });
     const startButton = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: "Start" });
     const top = el("form", { class: "sk-top sk-distill-top", novalidate: true }, el("h1", { class: "sk-hidden", text: "Distill a student" }), settingsButton,
-      el("label", { class: "sk-field", for: student.id }, "student", student), racers[0].node, racers[1].node,
-      el("label", { class: "sk-field", for: steps.id }, "steps", steps), startButton);
+      el("label", { class: "sk-field", for: student.id }, "student", student), el("label", { class: "sk-field", for: steps.id }, "steps", steps),
+      racers[0].node, racers[1].node, startButton);
 
     const chip = el("span", { class: "sk-chip sk-chip-recorded" });
     const pick = el("select", { class: "sk-select sk-small", "aria-label": "Recorded run", hidden: true });
@@ -197,14 +198,22 @@
       } else if (data === "pasted") form.text = input("text").value;
       form.responses = radio("responses").value;
       for (const name of NUMBERS) form[name] = numeric(name);
-      const beta = numeric("beta");
+      const beta = fitting(input("beta"), (x) => x >= 0 && x <= 1, "beta");
       form.gates = racers.map(({ gate, k }, i) => {
         if (!gate.value) return null;
         const before = SpecKD.readGate(form.gates[i]);
-        if (WITH_K.includes(gate.value)) return `${gate.value}:k=${k.value === "" ? "" : Number(k.value)}:beta=${beta === null ? "" : beta}`;
+        if (WITH_K.includes(gate.value)) return `${gate.value}:k=${fitting(k, (x) => Number.isInteger(x) && x >= 1 && x <= SpecKD.K_MAX, `k-${i}`)}:beta=${beta}`;
         return before.kind === gate.value && form.gates[i] ? form.gates[i] : gate.selectedOptions[0].dataset.spec || gate.value;
       }).filter((spec) => spec !== null);
       arrange();
+    }
+    /* What is in the field; while that is no proper value, the last one that was. */
+    const proper = {};
+    function fitting(node, fits, name) {
+      const x = node.value === "" ? NaN : Number(node.value);
+      node.setAttribute("aria-invalid", String(!fits(x)));
+      if (fits(x)) proper[name] = x;
+      return proper[name];
     }
     function check(name, value) {
       for (const one of drawer.querySelectorAll(`input[name="${id}-${name}"]`)) one.checked = one.value === value;
@@ -236,9 +245,12 @@
         gate.value = form.gates[i] ? known.kind : i ? "" : "topk";
         if (gate.selectedIndex < 0) gate.selectedIndex = 0;
         k.value = String(known.k || 5);
+        proper[`k-${i}`] = Number(k.value);
+        k.setAttribute("aria-invalid", "false");
       });
       const withBeta = form.gates.map(SpecKD.readGate).find((gate) => gate.beta !== undefined);
-      input("beta").value = String(withBeta ? withBeta.beta : 0.01);
+      proper.beta = withBeta ? withBeta.beta : 0.01;
+      input("beta").value = String(proper.beta);
       for (const name of NUMBERS) input(name).value = form[name] === null || form[name] === undefined ? "" : String(form[name]);
       check("data", form.data);
       check("responses", form.responses);
@@ -292,6 +304,7 @@
       startButton.textContent = "Start";
       startButton.classList.remove("sk-stop");
       app.classList.remove("sk-waiting");
+      showScrubber();
     }
 
     function say(state, text, share) {
@@ -414,8 +427,9 @@
         playButton.title = word;
         playButton.replaceChildren(SpecKD.icon(playing ? "M5.5 3.5v9M10.5 3.5v9" : "M5 3l7.5 5L5 13z"));
       }
-      playButton.disabled = scrubber.disabled = !shown;
-      playButton.hidden = underWay() && isLive();
+      playButton.disabled = !shown || (underWay() && isLive());
+      scrubber.disabled = !shown;
+      playButton.classList.toggle("sk-gone", underWay() && isLive());
     }
 
     function halt() {
@@ -469,7 +483,8 @@
     function tellNow() {
       if (!shown || !shown.start) return parts.now.replaceChildren();
       const now = shown.racers.map((one) => SpecKD.lastAt(one.rows, moment));
-      const table = el("table", { class: "sk-figures" }, el("thead", {}, append(el("tr", {}, el("td", {})), shown.racers.map(racerHead))));
+      const left = underWay() && isLive() && live.secondsLeft !== null ? el("span", { class: "sk-muted sk-left", text: ` ${duration(live.secondsLeft)} left` }) : null;
+      const table = el("table", { class: "sk-figures" }, el("thead", {}, append(el("tr", {}, el("td", {}, el("h2", { text: `At step ${moment}` }), left)), shown.racers.map(racerHead))));
       const body = el("tbody", {});
       for (const [name, text, show, lesson] of FIGURES) {
         const row = el("tr", { class: `sk-figure-${name}` }, el("th", { scope: "row" }, text, lesson ? SpecKD.lesson(...lesson) : null));
@@ -477,30 +492,29 @@
         body.append(row);
       }
       table.append(body);
-      const left = underWay() && isLive() && live.secondsLeft !== null ? el("span", { class: "sk-muted sk-left", text: `${duration(live.secondsLeft)} left` }) : null;
-      return parts.now.replaceChildren(el("div", { class: "sk-side-head" }, el("h2", { text: `At step ${moment}` }), left), table);
+      return parts.now.replaceChildren(table);
     }
 
     /* Before the verdict: the held-out figures as they come, with nothing computed from them. */
     function tellHeld() {
       const any = shown && shown.racers.some((one) => one.heldOut.length);
       if (!any) return parts.held.replaceChildren();
-      const head = el("div", { class: "sk-side-head" }, el("h2", {}, "Held out", SpecKD.lesson("when-not", "what the gate costs and brings")));
+      const head = () => el("td", {}, el("h2", {}, "Held out", SpecKD.lesson("when-not", "what the gate costs and brings")));
       if (shown.verdict && Array.isArray(shown.verdict.table) && shown.verdict.table.length > 1) {
         const [first, ...rest] = shown.verdict.table;
         const cell = (value) => (typeof value === "number" ? number(value) : value === null || value === undefined ? "–" : SpecKD.visible(String(value)));
-        const table = el("table", { class: "sk-figures sk-held-table" }, el("thead", {}, append(el("tr", {}), first.map((text, i) => el(i ? "th" : "td", i ? { scope: "col", class: "sk-num" } : {}, el("span", { text: cell(text) }))))),
+        const table = el("table", { class: "sk-figures sk-held-table" }, el("thead", {}, append(el("tr", {}), first.map((text, i) => (i ? el("th", { scope: "col", class: "sk-num", text: cell(text) }) : head())))),
           append(el("tbody", {}), rest.map((line) => append(el("tr", {}), line.map((value, i) => el(i ? "td" : "th", i ? { class: "sk-num", text: cell(value) } : { scope: "row", text: cell(value) }))))));
-        return parts.held.replaceChildren(head, el("div", { class: "sk-scroll", tabindex: "0", role: "region", "aria-label": "Table of held-out figures" }, table));
+        return parts.held.replaceChildren(el("div", { class: "sk-scroll", tabindex: "0", role: "region", "aria-label": "Table of held-out figures" }, table));
       }
       const before = shown.racers.map((one) => SpecKD.lastAt(one.heldOut, 0)).find(Boolean) || null;
       const after = shown.racers.map((one) => one.heldOut.filter((at) => at.step > 0).pop() || null);
       const names = HELD_OUT.filter(([name]) => [before, ...after].some((one) => one && Number.isFinite(one[name])));
       const value = (one, name, show) => el("td", { class: "sk-num", text: one && one[name] !== null && one[name] !== undefined ? show(one[name]) : "–" });
       const table = el("table", { class: "sk-figures sk-held-table" },
-        el("thead", {}, append(el("tr", {}, el("td", {}), el("th", { scope: "col", class: "sk-num", text: "before" })), shown.racers.map(racerHead))),
+        el("thead", {}, append(el("tr", {}, head(), el("th", { scope: "col", class: "sk-num", text: "before" })), shown.racers.map(racerHead))),
         append(el("tbody", {}), names.map(([name, text, show]) => append(el("tr", {}, el("th", { scope: "row", text }), value(before, name, show)), after.map((one) => value(one, name, show))))));
-      return parts.held.replaceChildren(head, table);
+      return parts.held.replaceChildren(table);
     }
     function append(node, children) {
       node.append(...children);
@@ -518,7 +532,7 @@
         parts.after.dataset.of = shown.key;
         const buttons = (kept.students || []).map((one) => {
           const racer = shown.racers[one.racer];
-          return el("button", { type: "button", class: "sk-button", onclick: () => inspect(one, racer) }, racer ? SpecKD.racerMark(racer.index) : null, el("span", { text: racer && shown.racers.length > 1 ? `Inspect student ${racer.letter}` : "Inspect this student" }));
+          return el("button", { type: "button", class: "sk-button", onclick: () => inspect(one, racer) }, racer ? SpecKD.racerMark(racer.index) : null, el("span", { text: racer && shown.racers.length > 1 ? `Inspect ${racer.letter}` : "Inspect this student" }));
         });
         const nodes = [append(el("div", { class: "sk-after-buttons" }), buttons)];
         if (kept.command) {
@@ -574,7 +588,7 @@
       const grid = el("div", { class: "sk-answers-grid" });
       answersBox.replaceChildren(
         el("div", { class: "sk-side-head" }, el("h2", {}, "Answers to ", el("bdi", { class: "sk-quote", text: SpecKD.visible(told.prompt || "") }))),
-        el("p", { class: "sk-small sk-muted", text: `Greedy answers. Each is read by the teacher and by its own writer; marks as ${SpecKD.GATES[own.kind].label}, k = ${k}, sets them.` }),
+        el("p", { class: "sk-small sk-muted", text: `Greedy answers, each read by the teacher and by the student of that moment; the marks are those of ${SpecKD.GATES[own.kind].label}, k = ${k}.` }),
         grid,
       );
       for (const answer of told.answers) {

@@ -51,9 +51,11 @@
     const readout = el("p", { class: "sk-probe-readout sk-small" });
     const spoken = el("span", { class: "sk-hidden", "aria-live": "polite" });
     const how = el("span", { class: "sk-hidden", id: `${id}-how`, text: "Arrow keys walk over steps and tokens, Enter goes to a step." });
-    const moments = el("div", { class: "sk-probe-moment sk-small" });
+    const moments = el("div", { class: "sk-probe-moment" });
     const stripBox = el("div", { class: "sk-probe-strip" });
-    root.append(el("section", { class: "sk-probe", "aria-label": "Probe" }, head, box, empty, readout, spoken, how, el("div", { class: "sk-probe-below" }, moments, stripBox)));
+    const ramp = el("span", { class: "sk-probe-ramp" });
+    const legend = el("div", { class: "sk-probe-legend sk-muted" }, el("span", { class: "sk-token sk-accepted", text: "accepted" }), el("span", { class: "sk-token sk-rejected", text: "rejected" }), ramp);
+    root.append(el("section", { class: "sk-probe", "aria-label": "Probe" }, head, box, empty, readout, spoken, how, el("div", { class: "sk-probe-below" }, el("div", { class: "sk-probe-line sk-small" }, moments, legend), stripBox)));
     const strip = SpecKD.createStrip(stripBox, { onHover: (t) => look(shownRow(), t), onPin: (t) => { look(shownRow(), t); speak(); }, label: "Probe at this step" });
 
     const current = () => (run && run.racers[racer]) || null;
@@ -136,8 +138,10 @@
       const step = (width - LEFT - RIGHT) / Math.max(1, n);
       const top = step >= LEAST_COLUMN ? TOP : 8;
       const room = Math.max(80, box.clientHeight - top - 4);
-      const high = Math.min(MOST_ROW, Math.max(LEAST_ROW, Math.floor(room / count)));
-      shape = { n, stride, count, width, column: step, top, high, height: top + count * high + 4, y: (row) => top + Math.round((row.step / stride) * high), x: (t) => LEFT + t * step };
+      const high = Math.min(MOST_ROW, Math.max(LEAST_ROW, room / count));
+      const y = (row) => top + Math.round((row.step / stride) * high);
+      const tall = (row) => y({ step: row.step + stride }) - y(row);
+      shape = { n, stride, count, width, column: step, top, high, height: Math.floor(top + count * high + 4), y, tall, x: (t) => LEFT + t * step };
       return shape;
     }
 
@@ -194,6 +198,7 @@
 
       font(11);
       pen.textBaseline = "alphabetic";
+      pen.textAlign = "left";
       pen.fillStyle = colour("--sk-muted");
       if (at.column >= LEAST_COLUMN) {
         tokens().forEach((text, t) => {
@@ -216,19 +221,20 @@
       const past = shownRow();
       all.forEach((row, i) => {
         const y = at.y(row);
+        const tall = at.tall(row) - gap;
         pen.globalAlpha = i > past ? 0.3 : 1;
         for (let t = 0; t < at.n; t++) {
           const [left, right] = [Math.round(at.x(t)), Math.round(at.x(t + 1))];
           const amount = strength(row, t);
           pen.fillStyle = `rgba(${blue}, ${SHADES[0] + (SHADES[1] - SHADES[0]) * Math.max(0, Math.min(1, Number.isNaN(amount) ? 1 : amount))})`;
-          pen.fillRect(left, y, right - left - gap, at.high - gap);
+          pen.fillRect(left, y, right - left - gap, tall);
         }
         for (const paint of [colour("--sk-probe-veil"), hatching(pen, colour("--sk-probe-hatch"))]) {
           pen.fillStyle = paint;
           for (let t = 0; t < at.n; t++) {
             if (accepts(row, t)) continue;
             const [left, right] = [Math.round(at.x(t)), Math.round(at.x(t + 1))];
-            pen.fillRect(left, y, right - left - gap, at.high - gap);
+            pen.fillRect(left, y, right - left - gap, tall);
           }
         }
         if (i % every === 0 || i === past) {
@@ -243,6 +249,7 @@
         }
         pen.globalAlpha = 1;
       });
+      ramp.replaceChildren(fill === "acceptance" ? "one draw passes, 1 − TVD 0 " : "divergence 0 ", el("span", { class: "sk-ramp" }), fill === "acceptance" ? " 1" : ` ${number(largest, 2)} nats`);
       label(all);
       place();
       canvas.dataset.rows = String(all.length);
@@ -271,14 +278,14 @@
       if (row) {
         rowMark.style.transform = `translate(${LEFT - 2}px, ${shape.y(row) - 2}px)`;
         rowMark.style.width = shape.n * shape.column + 3 + "px";
-        rowMark.style.height = shape.high + 3 + "px";
+        rowMark.style.height = shape.tall(row) + 3 + "px";
       }
       const over = all[cell.row];
       cellMark.hidden = !over || cell.t < 0;
       if (!cellMark.hidden) {
         cellMark.style.transform = `translate(${shape.x(cell.t) - 1}px, ${shape.y(over) - 1}px)`;
         cellMark.style.width = shape.column + 1 + "px";
-        cellMark.style.height = shape.high + 1 + "px";
+        cellMark.style.height = shape.tall(over) + 1 + "px";
       }
     }
 
@@ -329,7 +336,7 @@
       const t = Math.floor((event.clientX - frameBox.left - LEFT) / shape.column);
       const y = event.clientY - frameBox.top;
       let row = -1;
-      rows().forEach((one, i) => { if (y >= shape.y(one) && y < shape.y(one) + shape.high) row = i; });
+      rows().forEach((one, i) => { if (y >= shape.y(one) && y < shape.y(one) + shape.tall(one)) row = i; });
       return { row: row, t: t >= 0 && t < shape.n && row >= 0 ? t : -1 };
     }
     canvas.addEventListener("pointermove", (event) => { const { row, t } = cellAt(event); look(row, t); });

@@ -196,8 +196,10 @@
       const [from, to] = layout.xaxis.range;
       const x = l + ((moment - from) / (to - from)) * w;
       const hidden = !run.racers.length || !Number.isFinite(x);
+      const last = Math.max(0, ...run.racers.flatMap((racer) => racer.rows.slice(-1).map((point) => point.step)));
+      chart.line.style.display = hidden || moment >= last ? "none" : "";
+      chart.veil.style.display = hidden || moment >= last || upTo < last ? "none" : ""; // what is to come is not drawn, or pale
       for (const node of [chart.line, chart.veil]) {
-        node.style.display = hidden ? "none" : "";
         node.style.top = t + "px";
         node.style.height = h + "px";
       }

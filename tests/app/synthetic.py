@@ -224,7 +224,7 @@ def recording(
         after = [scores(skill)[name] for skill in reached.values()]
         line = [label, form.format(scores(0)[name]), *map(form.format, after)]
         table.append(line + ([form.format(after[0] - after[1])] if len(after) > 1 else []))
-    text = "Plain distillation reached the lower divergence here; the gate masked 18% of it. A change of seed could do as much."
+    text = "Plain distillation reached the lower divergence here; the gate masked 18% of it away."
     events.append({"kind": "verdict", "text": text, "table": table})
     if kept:
         students = [
