@@ -61,9 +61,9 @@ DEFAULTS: dict[str, Any] = {
     "text": "",
     "responses": "file",
     "gates": ["topk:k=5:beta=0.01", "none"],
-    "steps": 20,
+    "steps": 30,
     "batch_size": 4,
-    "learning_rate": 0.002,
+    "learning_rate": 0.001,
     "lora_rank": 64,
     "seed": 0,
 }

@@ -208,7 +208,7 @@ def distill(
             done = _train_one(race, racer, number)
             gc.collect()
         records.append(done)
-        if stop_file is not None and os.path.exists(stop_file):
+        if _stopped(stop_file):
             break
     told.answers()
     told.verdict(verdict(records, seed_spread(settings)), held_out_table(records) if records[0].after else [])
@@ -217,6 +217,10 @@ def distill(
             _write_report(output, records, settings)
         told.write(output / "recording.json")
     return records
+
+
+def _stopped(stop_file: str | None) -> bool:
+    return stop_file is not None and os.path.exists(stop_file)
 
 
 @dataclass
@@ -293,8 +297,10 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     probe = _probe(pair, held_out, settings) if main else None
     if number == 0 or not told.started:
         told.start(pair, probe)
-    if probe is not None and settings.answers:
-        told.answer(pair, probe.prompt, None, settings.answers)
+    if probe is not None and settings.probe_every:
+        told.probe(number, 0, probe.measure())
+    if probe is not None and settings.answers and number == 0:
+        told.answer(pair, "before", None, probe.prompt, settings.answers)
     args = SpecKDConfig(**_arguments(settings, output, race.stop_file, race.progress_bar, cache))
     live = output / "log.jsonl"
     written = 0
@@ -314,7 +320,6 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     callbacks: list[Any] = [RowCallback(keep)]
     if probe is not None and settings.probe_every:
         callbacks.append(ProbeCallback(probe, settings.probe_every, lambda *one: told.probe(number, *one)))
-        told.probe(number, 0, probe.measure())
     trainer = SpecKDTrainer(pair, args, train, held_out, callbacks=callbacks)
     before_file = output / "before.json"
     if held_out is not None:
@@ -334,7 +339,9 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     if held_out is not None:
         told.held_out(number, trainer.state.global_step, after)
     if probe is not None and settings.answers:
-        told.answer(pair, probe.prompt, number, settings.answers)
+        told.answer(pair, "after", number, probe.prompt, settings.answers)
+        if number + 1 == len(race.settings.gates) or _stopped(race.stop_file):
+            told.answer(pair, "teacher", None, probe.prompt, settings.answers)
     facts = config_facts(args, trainer.gate) | {
         "teacher": pair.teacher_id,
         "teacher_sha256": pair.teacher_sha256[:12],

@@ -82,25 +82,30 @@ class Recorder:
     def probe(self, racer: int, step: int, measured: dict[str, Any]) -> None:
         self._tell("probe", racer=racer, step=step, **measured)
 
-    def answer(self, pair: Pair, prompt: str, racer: int | None, longest: int) -> None:
-        """Let the student answer the probe's prompt; before training (racer None) the teacher does too, once."""
+    def answer(self, pair: Pair, who: str, racer: int | None, prompt: str, longest: int) -> None:
+        """A greedy answer to the probe's prompt, for the comparison at the end: of the "teacher", or of the student
+        as it is now, "before" or "after" its training."""
         from speckd.inspection import inspect
 
-        if racer is None and self._answers:
-            return
         self._prompt = prompt
-        temperature, seed = self._settings.temperature, self._settings.seed
-        for who in ("teacher", "before") if racer is None else ("after",):
-            source = "teacher" if who == "teacher" else "student"
-            training = pair.student.training
-            pair.student.eval()
-            trace = inspect(pair, prompt, source=source, max_new_tokens=longest, temperature=temperature, seed=seed)
-            pair.student.train(training)
-            self._answers.append({"who": who, "racer": racer, "trace": _for_a_strip(trace, self._settings.divergence)})
+        training = pair.student.training
+        pair.student.eval()
+        trace = inspect(
+            pair,
+            prompt,
+            source="teacher" if who == "teacher" else "student",
+            max_new_tokens=longest,
+            temperature=self._settings.temperature,
+            seed=self._settings.seed,
+        )
+        pair.student.train(training)
+        self._answers.append({"who": who, "racer": racer, "trace": _for_a_strip(trace, self._settings.divergence)})
 
     def answers(self) -> None:
         if self._answers:
-            self._tell("answers", prompt=self._prompt, answers=self._answers)
+            order = {"teacher": 0, "before": 1, "after": 2}
+            answers = sorted(self._answers, key=lambda answer: (order[answer["who"]], answer["racer"] or 0))
+            self._tell("answers", prompt=self._prompt, answers=answers)
 
     def verdict(self, text: str, table: list[list[str]]) -> None:
         if self.started:
