@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: nothing is reported to anyone
+# Before torch is imported: the page and the trainer share the cores, and threads that wait by spinning starve the other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from app.main import build, launch_options
 
@@ -13,4 +15,4 @@ PORT = int(os.environ.get("PORT") or 7860)
 demo = build()
 
 if __name__ == "__main__":
-    demo.launch(server_name=HOST, server_port=PORT, **launch_options())
+    demo.launch(server_name=HOST, server_port=PORT, **launch_options(demo))

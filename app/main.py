@@ -1,16 +1,20 @@
 """The page: its tabs in order, its theme, and what happens when it opens and closes."""
 
+import atexit
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gradio as gr
+from starlette.routing import Route
 
 from app import panels
 from app.engine import Engine
 from app.settings import Settings, settings_for
-from app.tabs import inspect
+from app.tabs import distill, inspect
+from app.training import Trainings
 
 TITLE = "SpecKD Lab"
-TABS = (("inspect", "Inspect", inspect),)
+_routes: "WeakKeyDictionary[gr.Blocks, list[Route]]" = WeakKeyDictionary()  # what a page serves beside itself
 FONTS = [
     "Segoe UI",
     "Roboto",
@@ -40,23 +44,28 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
     """
     settings = settings or settings_for()
     engine = Engine(settings)
+    trainings = Trainings(settings, engine)
+    atexit.register(trainings.close)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page, gr.Tabs(elem_id="tabs"):
-        for name, label, tab in TABS:
-            with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
-                tab.build(page, engine, settings)
+        with gr.Tab("Inspect", id="inspect", elem_id="tab-inspect"):
+            inspect.build(page, engine, settings)
+        with gr.Tab("Distill", id="distill", elem_id="tab-distill"):
+            distill.build(page, trainings, settings)
     page.queue(max_size=64, default_concurrency_limit=4)
     if load_models:
         engine.warm()
+        trainings.warm()
+    _routes[page] = trainings.routes()
     return page
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(page: gr.Blocks) -> dict[str, Any]:
     """What launch() needs: looks, scripts, and no footer. Server-side rendering is off: one process serves all."""
     return {
         "theme": theme(),
         "css": panels.style(),
         "head": panels.preload(),
-        "app_kwargs": {"routes": panels.routes()},
+        "app_kwargs": {"routes": [*panels.routes(), *_routes.get(page, [])]},
         "footer_links": [],
         "ssr_mode": False,
         "show_error": False,

@@ -1,6 +1,5 @@
 """Distill: a short training that a visitor starts, watches and takes home. The work is in app/training.py."""
 
-import atexit
 import json
 import logging
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.engine import Engine
 from app.panels import Distiller
 from app.sessions import LONGEST_ID
 from app.settings import Settings
@@ -76,10 +74,8 @@ def as_text(events: Any) -> str:
     return json.dumps(list(events), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def build(page: gr.Blocks, engine: Engine, settings: Settings, *, warm: bool = False) -> Trainings:
-    """Put the tab into the page that is being built; ``warm`` lets the trainer get ready behind it."""
-    trainings = Trainings(settings, engine)
-    atexit.register(trainings.close)
+def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
+    """Put the tab into the page that is being built."""
     recorded = {run.name: run for run in recorded_runs()}
 
     def train(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
@@ -199,6 +195,3 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings, *, warm: bool = F
         trainings.leave(request.session_hash or "")
 
     page.unload(leave)
-    if warm:
-        trainings.warm()
-    return trainings

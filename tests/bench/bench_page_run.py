@@ -78,7 +78,7 @@ def main() -> None:
     if path is None:
         sys.exit(MISSING)
     page = build()
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **launch_options())
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **launch_options(page))
 
     from playwright.sync_api import sync_playwright
 

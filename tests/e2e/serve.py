@@ -59,7 +59,9 @@ if __name__ == "__main__":
         page = scripted.page()
     else:
         page = build(load_models=len(sys.argv) > 1)
-    options = {**launch_options(), "quiet": True, "prevent_thread_lock": True, "server_name": "127.0.0.1"}
+    options = {**launch_options(page), "quiet": True, "prevent_thread_lock": True, "server_name": "127.0.0.1"}
+    if "--distill" in sys.argv:
+        options["app_kwargs"]["routes"][:0] = scripted.routes()
     _, url, _ = page.launch(server_port=int(os.environ["PORT"]), **options)
     print(f"serving {url}", flush=True)
     page.block_thread()
