@@ -162,7 +162,7 @@ def race(quantity: str) -> "Figure":
     figure = go.Figure()
     for racer, (letter, dash, symbol, hue) in enumerate(RACERS):
         colour = f"rgb({hue})"
-        parts = {
+        parts: dict[str, dict[str, Any]] = {  # the letter stands an en space off, clear of the last held-out point
             "line": {
                 "mode": "lines+markers", "line": {"color": colour, "width": 2, "dash": dash},
                 "marker": {"color": colour, "size": 3, "symbol": symbol},
@@ -174,7 +174,7 @@ def race(quantity: str) -> "Figure":
                 "hovertemplate": f"{letter}, held out after step %{{x}}<br>{chart.label} {shown}<extra></extra>",
             },
             "letter": {
-                "mode": "text", "cliponaxis": False, "hoverinfo": "skip", "text": [f"\u2002{letter}"],  # clear of the last held-out point
+                "mode": "text", "cliponaxis": False, "hoverinfo": "skip", "text": [f"\u2002{letter}"],
                 "textposition": "middle right", "textfont": {"color": colour, "size": 13, "weight": 700},
             },
         }  # fmt: skip

@@ -8,6 +8,7 @@
   const SpecKD = (window.SpecKD = window.SpecKD || {});
   const POLL = 800; // milliseconds between two looks at the loading of the models
   const STOP_PATIENCE = 900; // milliseconds until Stop no longer waits for the server's last word
+  const BETWEEN_PAINTS = 150; // milliseconds
   const PLAY = 6000; // milliseconds that a recorded run plays
   const LONGEST_LINK = 1500; // characters of pasted prompts that still fit an address
   const DEFAULTS = { student: "young", teacher: "packaged", data: "shipped", text: "", responses: "file", gates: ["topk:k=5:beta=0.01", "none"], steps: 24, batch_size: 4, learning_rate: 0.001, lora_rank: 64, seed: 0 };
@@ -141,15 +142,15 @@
       const own = el("div", { class: "sk-own", hidden: true },
         field("Teacher", make("input", "teacher", { type: "text", spellcheck: "false", placeholder: "Qwen/Qwen2.5-1.5B-Instruct" })),
         field("Student", make("input", "own", { type: "text", spellcheck: "false", placeholder: "Qwen/Qwen2.5-0.5B-Instruct" }), "Hub ids or folders with safetensors; both need one vocabulary."));
-      const pasted = el("div", { class: "sk-given sk-pasted", hidden: true }, field("Prompts, one a line", make("textarea", "text", { rows: 6, dir: "auto", spellcheck: "false" }), limits.text ? `Up to ${number(limits.text)} characters.` : ""));
+      const pasted = el("div", { class: "sk-given sk-pasted", hidden: true }, field("Prompts, one a line", make("textarea", "text", { rows: 6, dir: "auto", spellcheck: "false" }), `Up to ${size(most())}; the teacher or the student writes the answers.`));
       const uploaded = el("div", { class: "sk-given sk-uploaded", hidden: true }, choose, file, fileSays, el("p", { class: "sk-small sk-muted", text: `JSONL, one object a line: {"prompt": …, "response": …}, up to ${size(most())}. It is read here and sent as text.` }));
-      const rank = el("div", { class: "sk-rank" }, field("LoRA rank of the fresh adapter", make("input", "lora_rank", { type: "number", min: 1, step: 1, inputmode: "numeric" }), "Young and healed students train the adapter that they have."));
+      const rank = el("div", { class: "sk-rank" }, field("LoRA rank of the fresh adapter", make("input", "lora_rank", { type: "number", min: 1, max: limits.rank || null, step: 1, inputmode: "numeric" }), "Young and healed students train the adapter that they have."));
       const panel = el("aside", { class: "sk-drawer", id: `${id}-drawer`, "aria-label": "Settings", hidden: true },
         el("div", { class: "sk-drawer-head" }, el("h2", { text: "Settings" }), close),
         el("p", { class: "sk-small sk-muted", text: "These count from the next Start on." }),
         own, radios("data", "Learn from", SOURCES), pasted, uploaded, radios("responses", "Responses written by", RESPONSES),
         field("Learning rate", make("input", "learning_rate", { type: "number", min: 0, step: "any", inputmode: "decimal" }), "The highest; it warms up and then falls."),
-        field("Examples a step", make("input", "batch_size", { type: "number", min: 1, max: limits.batch_size || null, step: 1, inputmode: "numeric" })),
+        field("Examples a step", make("input", "batch_size", { type: "number", min: 1, max: limits.batch || null, step: 1, inputmode: "numeric" })),
         field("β, weight of a rejected token", make("input", "beta", { type: "number", min: 0, max: 1, step: 0.01, inputmode: "decimal" }), "Of Top-k and Spec-k, for both racers. 0 masks it wholly."),
         rank, field("Seed", make("input", "seed", { type: "number", min: 0, step: 1, inputmode: "numeric" }), "Both racers start alike and see the same batches."));
       close.addEventListener("click", () => open(false));
@@ -162,7 +163,7 @@
       }
       return panel;
     }
-    function most() { return limits.upload_bytes || limits.bytes || 1_000_000; }
+    function most() { return limits.bytes || 1_000_000; }
     function size(bytes) { return bytes >= 1e6 ? `${number(bytes / 1e6, 2)} MB` : `${number(bytes / 1e3, 2)} kB`; }
 
     const input = (name) => app.querySelector(`#${id}-${name}`);
@@ -192,7 +193,7 @@
       if (data !== form.data) {
         form.text = "";
         fileName = "";
-        if (data === "pasted" && radio("responses").value === "file") check("responses", "teacher"); // prompts alone have no answers
+        if (data === "pasted" && ["file", "mixed"].includes(radio("responses").value)) check("responses", "teacher"); // prompts alone have no answers
         if (data === "shipped" && form.data === "pasted") check("responses", initial.responses);
         form.data = data;
       } else if (data === "pasted") form.text = input("text").value;
@@ -367,7 +368,16 @@
       }, () => { mine.asking = false; });
     }
 
+    /* Rows of a fast machine come quicker than anybody can read: they are drawn together, some times a second. */
+    let paintTimer = 0;
+    let painted = 0;
     function grew() {
+      clearTimeout(paintTimer);
+      const wait = painted + BETWEEN_PAINTS - performance.now();
+      if (wait > 0) paintTimer = setTimeout(paintGrown, wait);
+      else paintGrown();
+    }
+    function paintGrown() {
       const { run } = live;
       if (!run.start) return;
       if (shown !== run) {
@@ -377,6 +387,7 @@
       }
       if (following) moment = run.newest.step;
       paint();
+      painted = performance.now();
     }
 
     /* --- the moment that everything shows -------------------------------------------------------------------------------- */
@@ -480,24 +491,39 @@
     }
     const racerHead = (one) => el("th", { scope: "col", class: `sk-num sk-racer-${one.letter.toLowerCase()}`, title: SpecKD.visible(one.name) }, SpecKD.racerMark(one.index), el("b", { text: one.letter }));
 
-    function tellNow() {
-      if (!shown || !shown.start) return parts.now.replaceChildren();
-      const now = shown.racers.map((one) => SpecKD.lastAt(one.rows, moment));
-      const left = underWay() && isLive() && live.secondsLeft !== null ? el("span", { class: "sk-muted sk-left", text: ` ${duration(live.secondsLeft)} left` }) : null;
-      const table = el("table", { class: "sk-figures" }, el("thead", {}, append(el("tr", {}, el("td", {}, el("h2", { text: `At step ${moment}` }), left)), shown.racers.map(racerHead))));
+    /* The table is made once a run; later only its figures change, so that a focus in it stays. */
+    let nowTable = null; // {key, title, left, cells}
+    function makeNow() {
+      const title = el("h2", {});
+      const left = el("span", { class: "sk-muted sk-left" });
+      const cells = [];
       const body = el("tbody", {});
-      for (const [name, text, show, lesson] of FIGURES) {
-        const row = el("tr", { class: `sk-figure-${name}` }, el("th", { scope: "row" }, text, lesson ? SpecKD.lesson(...lesson) : null));
-        now.forEach((one) => row.append(el("td", { class: "sk-num", text: one && one[name] !== null && one[name] !== undefined ? show(one[name]) : "–" })));
-        body.append(row);
+      for (const [name, text, , lesson] of FIGURES) {
+        const line = shown.racers.map(() => el("td", { class: "sk-num" }));
+        cells.push(line);
+        body.append(append(el("tr", { class: `sk-figure-${name}` }, el("th", { scope: "row" }, text, lesson ? SpecKD.lesson(...lesson) : null)), line));
       }
-      table.append(body);
-      return parts.now.replaceChildren(table);
+      parts.now.replaceChildren(el("table", { class: "sk-figures" }, el("thead", {}, append(el("tr", {}, el("td", {}, title, left)), shown.racers.map(racerHead))), body));
+      return { key: shown.key, title, left, cells };
+    }
+    function tellNow() {
+      if (!shown || !shown.start) return;
+      if (!nowTable || nowTable.key !== shown.key) nowTable = makeNow();
+      const now = shown.racers.map((one) => SpecKD.lastAt(one.rows, moment));
+      nowTable.title.textContent = `At step ${moment}`;
+      nowTable.left.textContent = underWay() && isLive() && live.secondsLeft !== null ? ` ${duration(live.secondsLeft)} left` : "";
+      FIGURES.forEach(([name, , show], row) => now.forEach((one, i) => {
+        const text = one && one[name] !== null && one[name] !== undefined ? show(one[name]) : "–";
+        if (nowTable.cells[row][i].textContent !== text) nowTable.cells[row][i].textContent = text;
+      }));
     }
 
     /* Before the verdict: the held-out figures as they come, with nothing computed from them. */
     function tellHeld() {
       const any = shown && shown.racers.some((one) => one.heldOut.length);
+      const key = any ? `${shown.key}/${shown.racers.map((one) => one.heldOut.length)}/${shown.verdict !== null}` : "";
+      if (parts.held.dataset.of === key) return undefined;
+      parts.held.dataset.of = key;
       if (!any) return parts.held.replaceChildren();
       const head = () => el("td", {}, el("h2", {}, "Held out", SpecKD.lesson("when-not", "what the gate costs and brings")));
       if (shown.verdict && Array.isArray(shown.verdict.table) && shown.verdict.table.length > 1) {
@@ -615,7 +641,11 @@
       keep.clear();
       const kept = shown ? shown.kept : null;
       const files = kept && kept.files ? Object.entries(kept.files).filter(([, url]) => typeof url === "string" && /^kept\/[\w./-]+$/.test(url) && !url.includes("..")) : [];
-      for (const [name, url] of files) keep.add(adapterName(name), "adapter, safetensors: loads with PEFT", () => fetchFile(url, name));
+      for (const [name, url] of files) {
+        const racer = shown.racers[Number((/(\d+)(\.zip)?$/.exec(name) || [])[1])];
+        const whose = racer && shown.racers.length > 1 ? ` ${racer.letter}` : "";
+        keep.add(`Student${whose} as ZIP`, "adapter, safetensors: loads with PEFT", () => fetchFile(url, nameFor(racer, "zip")));
+      }
       if (mine && shown.start) {
         for (const one of shown.racers.filter((racer) => racer.rows.length)) {
           const whose = shown.racers.length > 1 ? ` of ${one.letter}` : "";
@@ -625,20 +655,20 @@
       } else keep.add("Start a run", "its student, log and report can be kept", () => startButton.focus());
       keep.add("Copy link", "every setting, in the address", copyLink);
     }
-    const adapterName = (name) => (/\.zip$/.test(name) ? `Student ${SpecKD.visible(name)}` : SpecKD.visible(name));
+    const nameFor = (racer, kind) => `speckd-${racer && shown.racers.length > 1 ? racer.letter.toLowerCase() + "-" : ""}${racer ? racer.gate.kind : "student"}.${kind}`;
     function fetchFile(url, name) {
-      const link = el("a", { href: url, download: name.split("/").pop() });
+      const link = el("a", { href: url, download: name });
       document.body.append(link);
       link.click();
       link.remove();
-      say(live ? live.state : "done", `Saving ${SpecKD.visible(name)}.`, null);
+      say("done", `Saving ${name}.`, null);
     }
     async function save(racer, kind) {
       const types = { csv: "text/csv", html: "text/html", md: "text/markdown" };
       try {
         const answer = await server.keep({ run: live.id, racer, kind });
         if (!answer || answer.error || typeof answer.text !== "string") return say("failed", (answer && answer.error) || "The server no longer keeps this run: start it again, then keep it.", null);
-        const name = `speckd-${shown.racers.length > 1 ? SpecKD.RACERS[racer].toLowerCase() + "-" : ""}${shown.racers[racer].gate.kind}.${kind}`;
+        const name = nameFor(shown.racers[racer], kind);
         SpecKD.download(new Blob([answer.text], { type: types[kind] + ";charset=utf-8" }), name);
         return say("done", `Saved ${name}.`, null);
       } catch {
@@ -700,8 +730,9 @@
       chip.classList.toggle("sk-chip-live", mine);
       pick.hidden = mine || recorded.length < 2;
       const teacher = facts.teacher === "packaged" ? "packaged teacher" : facts.teacher;
+      const name = !mine && pick.hidden && shown.label ? shown.label : `${facts.student} student`;
       caption.replaceChildren(
-        el("bdi", { class: "sk-caption-question", text: SpecKD.visible(`${students[facts.student] ? facts.student : String(facts.student)} student`) }),
+        el("bdi", { class: "sk-caption-question", text: SpecKD.visible(name) }),
         el("span", { class: "sk-muted", text: SpecKD.visible(`${teacher}, ${shown.steps} steps, ${(SpecKD.DIVERGENCES[facts.divergence] || { label: facts.divergence }).label}, seed ${facts.seed}`) }),
       );
       caption.title = SpecKD.visible(`teacher sha256 ${facts.teacher_sha256}`);
@@ -709,6 +740,7 @@
 
     function showRecorded(recording) {
       const run = newRun("recorded");
+      run.label = recording.label || "";
       run.add(JSON.parse(recording.events));
       if (!run.start) return;
       shown = run;

@@ -10,7 +10,7 @@
   const RIGHT = 44; // for each row's acceptance rate
   const TOP = 52; // for the tokens, aslant
   const LEAST_ROW = 7;
-  const LEAST_COLUMN = 11;
+  const LEAST_COLUMN = 14; // room for a name aslant above it
   const MOST_ROW = 26;
   const SHADES = [0.05, 0.92]; // opacity of the palest and the strongest fill, as in Inspect's lanes
   const FILLS = { acceptance: "1 − TVD", divergence: "divergence" };

@@ -231,7 +231,7 @@ def recording(
             {"racer": racer, "value": f"trained:key{racer}", "label": f"trained here: {gate}"}
             for racer, gate in enumerate(gates)
         ]
-        files = {f"student-{letters[racer].lower()}.zip": f"kept/key{racer}/student.zip" for racer in reached}
+        files = {f"adapter {racer}": f"kept/key{racer}/{racer}.zip" for racer in reached}
         command = "python -m speckd distill assets/responses/train.jsonl --output runs/race --student young"
         events.append({"kind": "kept", "command": command, "students": students, "files": files})
     return events

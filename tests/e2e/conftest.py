@@ -74,6 +74,12 @@ def address_of_panels() -> Iterator[str]:
     yield from _serve("--panels")
 
 
+@pytest.fixture(scope="module")
+def address_of_runs() -> Iterator[str]:
+    """The page with made-up training runs behind its Distill tab."""
+    yield from _serve("--distill")
+
+
 @dataclass
 class Visit:
     """One visitor's browser page, and what it did."""

@@ -13,9 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 import app.main
-from app.engine import Engine
+import speckd
 from app.panels import Distiller
 from app.settings import Settings, settings_for
 from tests.app import synthetic
@@ -44,7 +47,7 @@ def text_of(events: list[dict[str, Any]]) -> str:
     return json.dumps(events, ensure_ascii=False, allow_nan=False)
 
 
-def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
+def build(page: gr.Blocks, trainings: Any, settings: Settings) -> None:
     shipped = recordings()
     stops: dict[str, threading.Event] = {}
     logs: dict[str, list[dict[str, Any]]] = {}
@@ -122,7 +125,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     panel = Distiller(
         {"recorded": recorded("race")},
         options={
-            "limits": {"steps": 200, "batch_size": 16, "text": 20_000, "bytes": 200_000},
+            "limits": {"steps": 200, "batch": 16, "rank": 128, "bytes": 200_000},
             "students": STUDENTS,
             "gates": ["topk", "speck", "none", "adakd"],
             "recorded": [{"name": name, "label": label} for name, (label, _) in shipped.items()],
@@ -135,7 +138,18 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     panel.run(run, outputs=[panel], show_progress="hidden", api_visibility="private", trigger_mode="multiple")
 
 
+def routes() -> list[Route]:
+    def kept(request: Request) -> Response:
+        return Response(f"adapter of {request.path_params['key']}".encode(), media_type="application/zip")
+
+    return [Route("/kept/{key}/{name}", kept)]
+
+
+def no_model(*_: object, **__: object) -> speckd.Pair:
+    raise speckd.ModelUnavailable("No model stands behind this page.")
+
+
 def page() -> gr.Blocks:
-    tabs = [tab for tab in app.main.TABS if tab[0] != "distill"]
-    app.main.TABS = (*tabs[:1], ("distill", "Distill", SimpleNamespace(build=build)), *tabs[1:])  # type: ignore[assignment]
+    speckd.load_pair = no_model
+    app.main.distill = SimpleNamespace(build=build)  # type: ignore[assignment]
     return app.main.build(settings_for({}), load_models=False)
