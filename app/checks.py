@@ -1,6 +1,7 @@
 """Single values that a page or a client sent: checked, or refused in one sentence."""
 
 import math
+import traceback
 from typing import Any
 
 
@@ -10,6 +11,12 @@ def as_text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} is not text.")
     return value.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
+
+
+def without_words(error: BaseException) -> str:
+    """An error for the log: its kind and where it happened. Not what it says, for that may quote a visitor."""
+    lines = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__}\n{lines.rstrip()}"
 
 
 def is_whole(value: Any) -> bool:

@@ -4,11 +4,14 @@ A run is a generator of Step: first where it stands in the line, then what is lo
 last the trace, a sentence about what went wrong, or that it was stopped. It never raises for anything a visitor can do.
 """
 
+import contextvars
+import gc
 import logging
 import os
 import queue
 import tempfile
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import speckd
-from app.checks import as_real, as_text, as_whole, is_whole
+from app.checks import as_real, as_text, as_whole, is_whole, without_words
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -65,9 +68,11 @@ class Question:
             missing = "student" if teacher else "teacher"
             raise ValueError(f"The {missing} has no name: give a Hub id such as owner/name, or a folder.")
         known = student in PACKAGED_STUDENTS or student.startswith(TRAINED)
-        if (teacher != "packaged" or not known) and not settings.own_models:
+        listed = settings.pair(teacher, student) is not None
+        if (teacher != "packaged" or not known) and not listed and not settings.own_models:
+            others = "".join(f", or {pair.student} with the teacher {pair.teacher}" for pair in settings.pairs)
             raise ValueError(
-                f"Here only the packaged pair can be used, with the student {', '.join(PACKAGED_STUDENTS)}. "
+                f"Here only the packaged pair can be used, with the student {', '.join(PACKAGED_STUDENTS)}{others}. "
                 "Run the page on your own machine for other models."
             )
         if max(len(teacher), len(student)) > 500:
@@ -161,6 +166,10 @@ class Engine:
         self._status = Step("done", "The models load with the first question.")
         self._warming: threading.Thread | None = None
         self._trained: dict[str, tuple[Path, str]] = {}
+        self._counting = threading.Lock()
+        self._under_way = 0
+        # A Space that lends GPUs looks for functions that borrow one before it serves the page.
+        self._borrowed = _on_borrowed_gpu(settings.gpu_seconds) if settings.zero_gpu else None
 
     # --- students that visitors trained ---------------------------------------------------------------------------
 
@@ -210,8 +219,16 @@ class Engine:
             question: checked by ``Question.read``.
             stop: set it and the run ends within a moment, wherever it is.
         """
+        with self._counting:
+            full = self._under_way >= self.settings.max_waiting
+            self._under_way += not full
+        if full:
+            yield Step("failed", "Many questions are waiting already: try again in a minute.")
+            return
         steps: queue.SimpleQueue[Step] = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(question, stop, steps.put), name="run", daemon=True).start()
+        context = contextvars.copy_context()  # who asks: a GPU on loan is counted against them
+        arguments = (self._work, question, stop, steps.put)
+        threading.Thread(target=context.run, args=arguments, name="run", daemon=True).start()
         n_written = 0
         while True:
             try:
@@ -247,29 +264,33 @@ class Engine:
             runs = "one run is" if ahead == 1 else f"{ahead} runs are"
             post(Step("waiting", f"Waiting: {runs} ahead of yours."))
 
+        late = ""
         try:
             with self._line.turn(waiting, stop.is_set):
-                pair = self._pair(question.teacher, question.student, post, stop.is_set)
+                late = _too_late("Loading the models", self.settings.max_loading_seconds, "choose smaller ones")
+                loading = Until(stop, self.settings.max_loading_seconds)
+                pair = self._pair(question.teacher, question.student, post, loading.is_set)
                 _check_length(pair, question, self.settings)
-                post(_done(self._inspect(pair, question, post, stop)))
+                late = _too_late("The answer", self.settings.max_question_seconds, "ask for fewer tokens")
+                last = _done(self._inspect(pair, question, post, Until(stop, self.settings.max_question_seconds)))
         except speckd.Stopped:
-            post(Step("stopped", "Stopped."))
+            last = Step("stopped", "Stopped.") if stop.is_set() or not late else Step("failed", late)
         except (speckd.ModelUnavailable, ValueError) as error:
-            post(Step("failed", str(error)))
+            last = Step("failed", str(error))
         except MemoryError:
-            post(Step("failed", "There was not enough memory for this: choose a shorter text or smaller models."))
+            last = Step("failed", "There was not enough memory for this: choose a shorter text or smaller models.")
         except Exception as error:
             if "out of memory" in str(error).lower():
-                post(
-                    Step("failed", "The GPU's memory was not enough for this: choose a shorter text or smaller models.")
-                )
-                return
-            log.exception("A run failed")
-            post(
-                Step(
-                    "failed", "Something went wrong inside; the log says what. Your question is still there: try again."
-                )
-            )
+                words = "The GPU's memory was not enough for this: choose a shorter text or smaller models."
+            else:
+                log.error("A run failed: %s", without_words(error))
+                words = "Something went wrong inside; the log says what. Your question is still there: try again."
+            last = Step("failed", words)
+        if last.state == "failed":  # only now has the error let go of what it held
+            _release_memory()
+        with self._counting:
+            self._under_way -= 1
+        post(last)
 
     def _pair(
         self, teacher: str, student: str, post: Callable[[Step], None], should_stop: Callable[[], bool]
@@ -296,20 +317,28 @@ class Engine:
             pair = speckd.load_pair(teacher, str(folder), merge=True, on_progress=progress)
             self._pairs[key] = replace(pair, student_id=label)  # a trace names the student, never a folder
         else:
-            self._pairs[key] = speckd.load_pair(teacher, student, merge=True, on_progress=progress)
+            pinned = self.settings.pair(teacher, student)
+            commits: dict[str, Any] = pinned.revisions if pinned else {}
+            self._pairs[key] = speckd.load_pair(teacher, student, merge=True, on_progress=progress, **commits)
         return self._pairs[key]
 
     def _inspect(
-        self, pair: speckd.Pair, question: Question, post: Callable[[Step], None], stop: threading.Event
+        self, pair: speckd.Pair, question: Question, post: Callable[[Step], None], stop: "Until"
     ) -> speckd.Trace:
-        if not self.settings.zero_gpu:
+        if self._borrowed is None:
             return _inspect(pair, question, post, stop.is_set)
+        lent = (question.teacher, question.student)
+        _lent.clear()
+        _lent[lent] = pair
+        folder_of, _ = self._trained.get(question.student, (question.student, ""))
+        pinned = self.settings.pair(*lent)
+        source = (question.teacher, str(folder_of), pinned.revisions if pinned else {})
         with tempfile.TemporaryDirectory() as folder:  # a GPU loan is another process: there a file says stop
             flag = Path(folder) / "stop"
             watching = threading.Event()
             threading.Thread(target=_pass_on, args=(stop, watching, flag), daemon=True).start()
             try:
-                for step in _on_borrowed_gpu(self.settings.gpu_seconds)(pair, question, str(flag)):
+                for step in self._borrowed(lent, source, question, str(flag)):
                     if step.trace is not None:
                         return step.trace
                     post(step)
@@ -346,6 +375,34 @@ def _inspect(
         on_progress=progress,
         should_stop=should_stop,
     )
+
+
+class Until:
+    """A stop event that the clock sets as well."""
+
+    def __init__(self, stop: threading.Event, seconds: float) -> None:
+        self._stop, self._end = stop, time.monotonic() + seconds
+
+    def is_set(self) -> bool:
+        return self._stop.is_set() or time.monotonic() > self._end
+
+    def wait(self, seconds: float) -> bool:
+        self._stop.wait(seconds)
+        return self.is_set()
+
+
+def _too_late(what: str, seconds: int, way_out: str) -> str:
+    time = f"{seconds // 60} minutes" if seconds >= 120 else f"{seconds} seconds"
+    return f"{what} took longer than {time}, the limit here: {way_out}."
+
+
+def _release_memory() -> None:
+    """What a failed run held goes back; a GPU's allocator keeps it otherwise."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _done(trace: speckd.Trace) -> Step:
@@ -408,14 +465,30 @@ class _Turn:
 # --- a GPU on loan (Hugging Face's ZeroGPU). Written after its documentation; unrun until a Space runs it. ---------
 
 
-def _on_borrowed_gpu(seconds: int) -> Callable[[speckd.Pair, Question, str], Iterator[Step]]:
+_lent: dict[tuple[str, str], speckd.Pair] = {}  # the pair that a loan's process finds in the memory it was forked with
+
+
+def _on_borrowed_gpu(seconds: int) -> Callable[..., Iterator[Step]]:
     import spaces  # only there on such a Space
 
     return spaces.GPU(duration=seconds)(_inspect_on_loan)
 
 
-def _inspect_on_loan(pair: speckd.Pair, question: Question, flag: str) -> Iterator[Step]:
-    """In the loan's process: only steps travel back, and a file says stop."""
+def _inspect_on_loan(
+    lent: tuple[str, str], source: tuple[str, str, dict[str, str]], question: Question, flag: str
+) -> Iterator[Step]:
+    """In the loan's process: arguments and steps travel pickled (so never a model), and a file says stop. A process
+    that began before the pair was loaded loads it again."""
+    pair = _lent.get(lent)
+    if pair is None:
+        teacher, student, commits = source
+        pair = _lent[lent] = speckd.load_pair(
+            teacher,
+            student,
+            merge=True,
+            revision=commits.get("revision"),
+            student_revision=commits.get("student_revision"),
+        )
     steps: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
     error: list[BaseException] = []
 
@@ -434,7 +507,7 @@ def _inspect_on_loan(pair: speckd.Pair, question: Question, flag: str) -> Iterat
         raise error[0]
 
 
-def _pass_on(stop: threading.Event, over: threading.Event, flag: Path) -> None:
+def _pass_on(stop: "Until", over: threading.Event, flag: Path) -> None:
     while not over.is_set():
         if stop.wait(TICK):
             if flag.parent.exists():

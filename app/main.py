@@ -7,14 +7,15 @@ from weakref import WeakKeyDictionary
 import gradio as gr
 from starlette.routing import Route
 
-from app import panels
+from app import guard, panels
 from app.engine import Engine
 from app.settings import Settings, settings_for
 from app.tabs import distill, inspect
 from app.training import Trainings
 
 TITLE = "SpecKD Lab"
-_routes: "WeakKeyDictionary[gr.Blocks, list[Route]]" = WeakKeyDictionary()  # what a page serves beside itself
+# What a page serves beside itself, and what is allowed there.
+_served: "WeakKeyDictionary[gr.Blocks, tuple[Settings, list[Route]]]" = WeakKeyDictionary()
 FONTS = [
     "Segoe UI",
     "Roboto",
@@ -51,24 +52,32 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
             inspect.build(page, engine, settings)
         with gr.Tab("Distill", id="distill", elem_id="tab-distill"):
             distill.build(page, trainings, settings)
-    page.queue(max_size=64, default_concurrency_limit=4)
+    page.queue(max_size=settings.max_events, default_concurrency_limit=4, api_open=False)
     if load_models:
         engine.warm()
         trainings.warm()
-    _routes[page] = trainings.routes()
+    _served[page] = (settings, trainings.routes())
     return page
 
 
 def launch_options(page: gr.Blocks) -> dict[str, Any]:
     """What launch() needs: looks, scripts, and no footer. Server-side rendering is off: one process serves all."""
+    settings, routes = _served.get(page, (Settings(), []))
     return {
         "theme": theme(),
         "css": panels.style(),
         "head": panels.preload(),
-        "app_kwargs": {"routes": [*panels.routes(), *_routes.get(page, [])]},
+        "app_kwargs": {
+            "routes": [*panels.routes(), *routes],
+            "middleware": guard.middleware(settings.max_request_bytes),
+        },
+        # Runs that wait hold threads. Threads of their own (any number but 40, gradio's and the page's) leave the
+        # page's free: it opens at once, however many wait.
+        "max_threads": 2 * settings.max_waiting + 25,
         "footer_links": [],
         "ssr_mode": False,
         "show_error": False,
-        "max_file_size": "1mb",  # gradio's upload route: the page itself sends no files through it
+        "max_file_size": 1,  # the page sends no files, and app/guard.py closes gradio's upload route
         "enable_monitoring": False,
+        "run_history": False,  # what a visitor asked is kept nowhere
     }

@@ -6,6 +6,7 @@ nothing here asks who is calling, and no visitor can reach another's run or text
 
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
@@ -53,30 +54,44 @@ class Stops:
 
 
 class Shelf(Generic[T]):
-    """The newest things of all visitors, each under a random id; the oldest makes room."""
+    """The newest things of all visitors, each under a random id; the oldest makes room.
 
-    def __init__(self, room: int) -> None:
+    Args:
+        room: how many are kept.
+        idle: seconds after which a thing that nobody asked for is forgotten.
+    """
+
+    def __init__(self, room: int, idle: float = float("inf")) -> None:
         self._lock = threading.Lock()
-        self._room = room
-        self._things: OrderedDict[str, tuple[str, T]] = OrderedDict()
+        self._room, self._idle = room, idle
+        self._things: OrderedDict[str, tuple[str, float, T]] = OrderedDict()  # the one used longest ago is first
 
     def put(self, thing: T, session: str = "", name: str | None = None) -> str:
         key = name or secrets.token_urlsafe(16)
         with self._lock:
-            self._things[key] = (session, thing)
+            self._forget_idle()
+            self._things[key] = (session, time.monotonic(), thing)
             while len(self._things) > self._room:
                 self._things.popitem(last=False)
         return key
 
     def get(self, key: str) -> T | None:
         with self._lock:
+            self._forget_idle()
             if key not in self._things:
                 return None
-            self._things.move_to_end(key)
-            return self._things[key][1]
+            session, _, thing = self._things.pop(key)
+            self._things[key] = (session, time.monotonic(), thing)
+            return thing
 
     def leave(self, session: str) -> None:
         """A page was closed: what was kept for it is forgotten."""
         with self._lock:
-            for key in [key for key, (owner, _) in self._things.items() if session and owner == session]:
+            self._forget_idle()
+            for key in [key for key, (owner, _, _) in self._things.items() if session and owner == session]:
                 del self._things[key]
+
+    def _forget_idle(self) -> None:
+        now = time.monotonic()
+        while self._things and now - next(iter(self._things.values()))[1] > self._idle:
+            self._things.popitem(last=False)

@@ -11,7 +11,7 @@
   const DEFAULTS = { prompt: "", teacher: "packaged", student: "healed", source: "teacher", response: "", do_sample: false, max_new_tokens: 48, temperature: 1, seed: 0 };
   let serial = 0;
 
-  SpecKD.createInspector = function (root, { trigger, server, plotly, limits, own_models: ownModels, examples, recorded, students }) {
+  SpecKD.createInspector = function (root, { trigger, server, plotly, limits, own_models: ownModels, pairs = [], place = "", examples, recorded, students }) {
     const { el } = SpecKD;
     const id = `sk-inspector-${++serial}`;
     const owner = serial === 1; // one Inspect owns the address; a second on the page leaves it alone
@@ -73,6 +73,7 @@
       const make = (tag, name, attributes) => el(tag, { id: `${id}-${name}`, "data-field": name, class: tag === "select" ? "sk-select" : "sk-text", ...attributes });
       const student = make("select", "student", {});
       for (const [value, text] of Object.entries(students)) student.append(el("option", { value, text }));
+      for (const pair of pairs) student.append(el("option", { value: nameOf(pair), text: pair.label }));
       if (ownModels) student.append(el("option", { value: "own", text: "models of your own" }));
       SpecKD.students.listen(({ value, label }) => {
         students = { ...students, [value]: label };
@@ -90,10 +91,11 @@
       const panel = el("aside", { class: "sk-drawer", id: `${id}-drawer`, "aria-label": "Settings", hidden: true },
         el("div", { class: "sk-drawer-head" }, el("h2", { text: "Settings" }), close),
         el("p", { class: "sk-small sk-muted", text: "These count from the next Run on. The gate’s own controls act at once." }),
-        field("student", "Student of the packaged teacher", student), own, sources, given,
+        field("student", pairs.length ? "Student" : "Student of the packaged teacher", student), own, sources, given,
         field("max_new_tokens", "Length, tokens at most", make("input", "max_new_tokens", { type: "number", min: 1, max: limits.tokens, step: 1, inputmode: "numeric" }), `1 to ${limits.tokens.toLocaleString("en")}`),
         field("temperature", "Temperature", make("input", "temperature", { type: "number", min: 0.05, max: 5, step: 0.05, inputmode: "decimal" }), "Divides both models’ logits everywhere, greedy responses included."),
-        field("seed", "Seed", make("input", "seed", { type: "number", min: 0, step: 1, inputmode: "numeric" }), "Names the sampled response, the draws and their coins."));
+        field("seed", "Seed", make("input", "seed", { type: "number", min: 0, step: 1, inputmode: "numeric" }), "Names the sampled response, the draws and their coins."),
+        place ? el("p", { class: "sk-small sk-muted sk-place", text: place }) : null);
       close.addEventListener("click", () => open(false));
       panel.addEventListener("keydown", (event) => { if (event.key === "Escape") open(false); });
       panel.addEventListener("input", readDrawer);
@@ -107,14 +109,16 @@
       return panel;
     }
 
+    function nameOf({ teacher, student }) { return `${student} ${teacher}`; } // a Hub id has no space
     const input = (name) => drawer.querySelector(`#${id}-${name}`);
 
     function readDrawer() {
       const own = input("student").value === "own";
       const source = drawer.querySelector(`input[name="${id}-source"]:checked`).value;
       const numeric = (name) => (input(name).value === "" ? null : Number(input(name).value));
-      form.teacher = own ? input("teacher").value.trim() : "packaged";
-      form.student = own ? input("own").value.trim() : input("student").value;
+      const pair = pairs.find((one) => nameOf(one) === input("student").value);
+      form.teacher = own ? input("teacher").value.trim() : pair ? pair.teacher : "packaged";
+      form.student = own ? input("own").value.trim() : pair ? pair.student : input("student").value;
       form.source = source.replace("+", "");
       form.do_sample = source.endsWith("+");
       form.response = input("response").value;
@@ -130,8 +134,9 @@
     }
     function showForm() {
       question.value = form.prompt;
-      const own = form.teacher !== "packaged" || !Object.hasOwn(students, form.student);
-      input("student").value = own && ownModels ? "own" : form.student;
+      const pair = pairs.find((one) => nameOf(one) === nameOf(form));
+      const own = !pair && (form.teacher !== "packaged" || !Object.hasOwn(students, form.student));
+      input("student").value = pair ? nameOf(pair) : own && ownModels ? "own" : form.student;
       if (own && ownModels) {
         input("teacher").value = form.teacher;
         input("own").value = form.student;

@@ -15,7 +15,7 @@ from app import figures
 from app.engine import Engine, Question, read_gate
 from app.panels import Inspector
 from app.sessions import LONGEST_ID, Shelf, Stops
-from app.settings import Settings
+from app.settings import Settings, place_line
 from speckd.html import N_DRAWS, to_html
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     recorded = recorded_traces()
     shipped = {one.name: one for one in recorded}
     results = {one.name: as_result(one.trace, f"recorded:{one.name}", recorded=True) for one in recorded[:1]}
-    shelf: Shelf[speckd.Trace] = Shelf(settings.kept_traces)
+    shelf: Shelf[speckd.Trace] = Shelf(settings.kept_traces, settings.max_idle_seconds)
 
     def answer(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
         """A question from the page, answered step by step."""
@@ -207,6 +207,10 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
                 "bytes": settings.max_trace_bytes,
             },
             "own_models": settings.own_models,
+            "pairs": [
+                {"teacher": pair.teacher, "student": pair.student, "label": pair.label} for pair in settings.pairs
+            ],
+            "place": place_line(settings),
             "students": STUDENTS,
             "examples": list(EXAMPLES),
             "recorded": [{"name": one.name, "label": one.label, "config": one.trace.config} for one in recorded],
@@ -253,15 +257,16 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
         }  # fmt: skip
         return {**trace.to_dict(), "gate": summary}
 
+    # No limit of gradio's: its queue says nothing to those who wait. The engine's line does, and says when it is full.
     panel.run(
         answer,
         outputs=[panel],
         show_progress="hidden",
         api_visibility="private",
         trigger_mode="multiple",
-        concurrency_limit=settings.max_waiting,
+        concurrency_limit=None,
     )
-    gr.api(inspect, api_name="inspect", concurrency_limit=settings.max_waiting)
+    gr.api(inspect, api_name="inspect", concurrency_limit=None)
 
     def leave(request: gr.Request) -> None:
         stops.leave(request.session_hash or "")
