@@ -50,10 +50,14 @@ PROMPTS, ANSWERS, HELD_OUT = (
     "assets/responses/heldout-greedy.jsonl",
 )
 SHIPPED_EXAMPLES = 96  # of the shipped data, so that their teacher cache is made once and stays small
+LENGTH, OWN_LENGTH = 128, 256  # tokens of prompt and response: the shipped texts are short, a visitor's may be longer
 GATES = ("topk", "speck", "none", "hellinger", "adakd", "student_entropy", "teacher_entropy", "random")
 RESPONSES = ("file", "teacher", "student", "mixed")
+ADAPTERS = ("young", "healed")  # students that go on with the adapter that they have
 KINDS = {"csv": "log.csv", "html": "report.html", "md": "report.md", "data": "data.jsonl"}
 PATIENCE = 3.0  # seconds that a process has to leave a job by itself
+IDLE = 6 * 3_600.0  # seconds after which a finished run goes, should its visitor's leaving not have been heard
+LOAN_START, LOAN_STEP = 20.0, 0.4  # seconds of a GPU loan: all but the steps, and a step until one was measured
 DEFAULTS: dict[str, Any] = {
     "student": "young",
     "teacher": "packaged",
@@ -150,7 +154,11 @@ class TrainingRequest:
         """
         shipped = self.data == "shipped"
         writes = self.responses in ("teacher", "student")
-        here = self.teacher == "packaged"
+        seen = self.steps * self.batch_size  # a run meets no more examples than these
+        rank: dict[str, Any] = {} if self.student in ADAPTERS else {"lora_rank": self.lora_rank}
+        cache = None  # made once for the page, and anew with each batch size: padding moves a last digit
+        if shipped and not writes and self.teacher == "packaged":
+            cache = str(cache_folder() / f"page-teacher-cache-{self.batch_size}")
         return DistillSettings(
             data=(PROMPTS if writes else ANSWERS) if shipped else data_file,
             output=output,
@@ -158,8 +166,8 @@ class TrainingRequest:
             student=self.student,
             eval_data=HELD_OUT,
             eval_limit=16,
-            limit=(self.steps * self.batch_size if writes else SHIPPED_EXAMPLES) if shipped else None,
-            max_length=128,
+            limit=SHIPPED_EXAMPLES if shipped and not writes else seen,
+            max_length=LENGTH if shipped else OWN_LENGTH,
             responses=self.responses,  # type: ignore[arg-type]
             max_new_tokens=64,
             gates=self.gates,
@@ -167,12 +175,12 @@ class TrainingRequest:
             warmup=max(1, self.steps // 10),
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            lora_rank=self.lora_rank,
+            **rank,
             seed=self.seed,
             eval_every=max(1, -(-self.steps // 3)),
             probe_every=1 if self.steps <= 100 else self.steps // 50,
             answers=40,
-            cache_folder=str(cache_folder() / "page-teacher-cache") if shipped and here and not writes else None,
+            cache_folder=cache,
         )
 
 
@@ -187,7 +195,7 @@ def _gate(spec: Any) -> str:
 def _check_lines(text: str) -> None:
     """Raises ValueError for the first line that is no JSON object, by its number."""
     n = 0
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON text may hold other ends of lines
         if not line.strip():
             continue
         try:
@@ -217,6 +225,7 @@ class Run:
     stopped: bool = False  # the visitor asked for its end
     left: threading.Event = field(default_factory=threading.Event)  # the visitor is gone
     over: bool = False
+    seen: float = field(default_factory=time.monotonic)  # when its visitor last asked for it
 
     def stop(self) -> None:
         self.stopped = True
@@ -260,6 +269,7 @@ class Trainings:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._process = TrainingProcess()
         self._root: Path | None = None
+        self._step_seconds = LOAN_STEP  # of a GPU loan
 
     def warm(self) -> None:
         """Start the process that trains; it gets ready by itself."""
@@ -277,8 +287,12 @@ class Trainings:
             name: the run's random id. session: whose it is; a visitor's earlier run is ended by a new one.
         """
         with self._lock:
+            taken = name in self._runs
             busy = [run for run in self._runs.values() if session and run.session == session and not run.over]
             waiting = sum(not run.over for run in self._runs.values())
+        if not name or taken:  # a second run under a name could be read by those who know the first
+            yield Update("failed", "This run has no name of its own: start it again.")
+            return
         for run in busy:
             run.leave()
         if waiting - len(busy) >= self.settings.max_waiting:
@@ -358,7 +372,9 @@ class Trainings:
         def adapter(request: Request) -> Response:
             key, name = request.path_params["key"], request.path_params["name"]
             with self._lock:
-                run = next((run for run in self._runs.values() if secrets.compare_digest(run.key, key)), None)
+                run = next(
+                    (run for run in self._runs.values() if secrets.compare_digest(run.key.encode(), key.encode())), None
+                )
             racer = name.removesuffix(".zip")
             folder = None
             if run is not None and racer.isascii() and racer.isdigit() and int(racer) < len(run.request.gates):
@@ -374,7 +390,10 @@ class Trainings:
 
     def _find(self, name: str) -> Run | None:
         with self._lock:
-            return self._runs.get(name)
+            run = self._runs.get(name)
+        if run is not None:
+            run.seen = time.monotonic()
+        return run
 
     def _open(self, request: TrainingRequest, name: str, session: str) -> Run:
         with self._lock:
@@ -382,7 +401,9 @@ class Trainings:
                 self._root = fresh_root()
             run = Run(name, session, Path(tempfile.mkdtemp(dir=self._root)), request)
             self._runs[name] = run
-            old = [one for one in self._runs.values() if one.over][: max(0, len(self._runs) - self.settings.kept_runs)]
+            over = [one for one in self._runs.values() if one.over]
+            old = over[: max(0, len(self._runs) - self.settings.kept_runs)]
+            old += [one for one in over if time.monotonic() - one.seen > IDLE and one not in old]
         for one in old:
             self._remove(one)
         if request.data == "uploaded":
@@ -420,6 +441,7 @@ class Trainings:
         except Exception:
             log.exception("A training failed")
             last = Update("failed", "Something went wrong inside; the log says what. Nothing you set was lost.")
+        shutil.rmtree(run.folder / "run" / "teacher-cache", ignore_errors=True)  # large, and of no use to anyone
         run.over = True
         if run.left.is_set():
             self._remove(run)
@@ -433,8 +455,16 @@ class Trainings:
             "leave_file": str(run.folder / "leave"),
         }
         clock = _Clock(run.request.steps, len(run.request.gates))
+        longest = float(self.settings.max_training_seconds)
+        if self.settings.zero_gpu:
+            longest = self.settings.gpu_seconds - 5.0
+            room = (self.settings.gpu_seconds - LOAN_START) / self._step_seconds
+            most = max(1, int(room / len(run.request.gates)))
+            if run.request.steps > most:
+                lent = f"The GPU is lent for {self.settings.gpu_seconds} seconds"
+                return Update("failed", f"{lent}, and a run here takes longer: choose {most} steps or fewer.")
         post(Update("loading", "Starting the trainer.", None))
-        limit = time.monotonic() + self.settings.max_training_seconds
+        limit = time.monotonic() + longest
         too_long = False
         messages = _on_borrowed_gpu(self.settings, order) if self.settings.zero_gpu else self._process.work(order, run)
         for message in messages:
@@ -457,11 +487,15 @@ class Trainings:
                 return Update("failed", message["failed"], first=len(run.events))
         if run.left.is_set():
             return Update("stopped", "Stopped.", first=len(run.events))
+        if clock.step_seconds is not None:
+            self._step_seconds = clock.step_seconds
+        if not any(event["kind"] == "row" for event in run.events):
+            return Update("stopped", "Stopped before the first step.", first=len(run.events))
         kept = self._kept(run, settings)
         first = len(run.events)
         run.events.append(kept)
         if too_long:
-            text = f"Stopped after {self.settings.max_training_seconds // 60} minutes, the limit here; all is kept."
+            text = f"Stopped after {longest / 60:.0f} minutes, the limit here; what was reached is kept."
         else:
             text = "Stopped; what was reached is kept." if run.stopped else "Done."
         return Update("stopped" if run.stopped else "done", text, 1.0, None, first, (kept,))
@@ -489,6 +523,7 @@ class _Clock:
     def __init__(self, steps: int, racers: int) -> None:
         self._steps, self._racers = steps, racers
         self._began: tuple[float, int] | None = None  # when the first step ended, and which it was
+        self.step_seconds: float | None = None  # of the steps so far, with what is done between them
 
     def hear(self, event: Mapping[str, Any], stopped: bool) -> tuple[str, str, float | None, float | None]:
         """State, text, share and seconds left after an event."""
@@ -499,7 +534,9 @@ class _Clock:
             now, all_steps = time.monotonic(), self._steps * self._racers
             done = event["racer"] * self._steps + event["row"]["step"]
             began, first = self._began = self._began or (now, done)
-            left = (now - began) / (done - first) * (all_steps - done) if done > first else None
+            if done > first:
+                self.step_seconds = (now - began) / (done - first)
+            left = self.step_seconds * (all_steps - done) if self.step_seconds is not None else None
             racer = f" of racer {'AB'[event['racer']]}" if self._racers > 1 else ""
             return "training", f"Step {event['row']['step']} of {self._steps}{racer}.", done / all_steps, left
         if kind in ("answers", "verdict"):
@@ -569,7 +606,7 @@ class TrainingProcess:
                 if not run.left.is_set():
                     yield {"failed": "The trainer ended unexpectedly, perhaps for want of memory: try a smaller batch."}
                 return
-            if "done" in message or "left" in message:
+            if message.keys() & {"done", "left", "stopped"}:
                 return
             if run.left.is_set():
                 gone = gone or time.monotonic()
@@ -650,7 +687,7 @@ def _train_on_loan(order: dict[str, Any]) -> Iterator[dict[str, Any]]:
     threading.Thread(target=Bench(messages.put).work, kwargs=order, daemon=True).start()
     while True:
         message = messages.get()
-        if "done" in message or "left" in message:
+        if message.keys() & {"done", "left", "stopped"}:
             return
         yield message
         if "failed" in message:

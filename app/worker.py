@@ -6,8 +6,8 @@ with the other models, a run would change another visitor's answer. It does one 
 
 An order: {"settings": fields of DistillSettings, "stop_file": path, "leave_file": path}.
 Messages: {"state": "loading" | "ready", "text": ..., "share": ...} while it warms up; during a job {"progress": [stage,
-done, total]} and {"event": an event of speckd/recording.py}; at a job's end {"done": true}, {"left": true} or
-{"failed": one sentence}.
+done, total]} and {"event": an event of speckd/recording.py}; at a job's end {"done": true}, {"stopped": true} (before
+the first step), {"left": true} or {"failed": one sentence}.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -32,6 +33,7 @@ class Left(Exception):
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the page, which ends this process
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes to standard error, never between the messages
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -76,18 +78,26 @@ class Bench:
 
     def work(self, settings: dict[str, Any], stop_file: str, leave_file: str) -> None:
         """Do one job."""
+        from speckd import Stopped
+        from speckd.data import BadLine
         from speckd.distill import DistillSettings, distill
+
+        stepped = False
 
         def check() -> None:
             if os.path.exists(leave_file):
                 raise Left
 
         def tell(event: dict[str, Any]) -> None:
+            nonlocal stepped
             check()
+            stepped = stepped or event["kind"] == "row"
             self._say({"event": event})
 
         def progress(done: Any) -> None:
             check()
+            if not stepped and os.path.exists(stop_file):  # from the first step on the trainer hears it
+                raise Stopped
             self._progress(done)
 
         usual = None
@@ -98,8 +108,14 @@ class Bench:
             outcome: dict[str, Any] = {"done": True}
         except Left:
             outcome = {"left": True}
+        except Stopped:
+            outcome = {"stopped": True}
+        except BadLine as error:  # its last sentence is for the command line
+            outcome = {
+                "failed": self._plain(error, settings).split(" Mend the line")[0] + " Mend that line, then start again."
+            }
         except (ValueError, OSError) as error:
-            outcome = {"failed": str(error).replace(str(Path(settings["output"]).parent) + "/", "")}
+            outcome = {"failed": self._plain(error, settings)}
         except MemoryError:
             outcome = {"failed": "There was not enough memory for this: choose a smaller batch or smaller models."}
         except Exception as error:
@@ -112,6 +128,11 @@ class Bench:
         self._say(outcome)
         if usual is not None and usual[0] == "packaged":  # while nobody waits
             self._lay_ready(*usual)
+
+    @staticmethod
+    def _plain(error: Exception, settings: dict[str, Any]) -> str:
+        """The error's words without the folder of this run."""
+        return str(error).replace(str(Path(settings["output"]).parent) + "/", "")
 
     def _progress(self, done: Any) -> None:
         self._say({"progress": [done.stage, done.done, done.total]})

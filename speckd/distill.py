@@ -29,6 +29,7 @@ from typing import Any, Literal
 import torch
 
 from speckd.data import Examples, read_examples
+from speckd.inspection import Stopped
 from speckd.pairs import PACKAGED, OnProgress, Pair, Progress, load_pair
 from speckd.probe import Probe, ProbeCallback, choose_probe
 from speckd.recording import OnEvent, Recorder
@@ -189,6 +190,7 @@ def distill(
         A RunRecord a gate, in order; fewer where the stop file ended the race.
     Raises:
         ValueError, OSError: one sentence that says what to do.
+        Stopped: the stop file appeared while the teacher wrote responses; the run can be resumed.
     """
     output = Path(settings.output).expanduser()
     main = is_main_process()
@@ -293,7 +295,7 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         pair, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha, full=settings.full, seed=settings.seed
     )
     shared = Path(race.settings.output).expanduser()
-    train, held_out, cache = _data(pair, settings, shared, race.report)
+    train, held_out, cache = _data(pair, settings, shared, race.report, race.stop_file)
     probe = _probe(pair, held_out, settings) if main else None
     if number == 0 or not told.started:
         told.start(pair, probe)
@@ -335,7 +337,9 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     trainer.train(resume_from_checkpoint=race.resume)
     seconds = time.monotonic() - started
     history = [dict(row) for row in trainer.state.log_history if "train_runtime" not in row]
-    after = _scores(trainer) if held_out is not None else {}
+    after: dict[str, Any] = {}
+    if held_out is not None:
+        after = _last_scores(history, trainer.state.global_step) or _scores(trainer)
     if held_out is not None:
         told.held_out(number, trainer.state.global_step, after)
     if probe is not None and settings.answers:
@@ -379,6 +383,17 @@ def _scores(trainer: SpecKDTrainer) -> dict[str, Any]:
     finally:
         trainer.log = logged  # type: ignore[method-assign]
     return {name.removeprefix("eval_"): value for name, value in found.items() if name != "eval_runtime"}
+
+
+def _last_scores(history: Sequence[dict[str, Any]], step: int) -> dict[str, Any]:
+    """The held-out figures of the log's last evaluation, if it was of this step."""
+    rows = [row for row in history if row.get("step") == step and "eval_divergence" in row]
+    found = rows[-1] if rows else {}
+    return {
+        name.removeprefix("eval_"): value
+        for name, value in found.items()
+        if name.startswith("eval_") and name != "eval_runtime"
+    }
 
 
 def _arguments(
@@ -427,7 +442,7 @@ def _arguments(
 
 
 def _data(
-    pair: Pair, settings: DistillSettings, shared: Path, report: OnProgress
+    pair: Pair, settings: DistillSettings, shared: Path, report: OnProgress, stop_file: str | None = None
 ) -> tuple[Examples, Examples | None, Path | None]:
     """Training examples, held-out examples, and the folder of the teacher cache."""
     reading: dict[str, Any] = {"max_length": settings.max_length, "on_bad": settings.on_bad, "limit": settings.limit}
@@ -435,7 +450,7 @@ def _data(
     caching = settings.teacher_cache and settings.responses != "student"
     if settings.responses == "teacher":
         prompts = read_examples(settings.data, pair.tokenizer, needs_response=False, **reading)
-        train = _teacher_writes(pair, settings, prompts, shared, folder if caching else None, report)
+        train = _teacher_writes(pair, settings, prompts, shared, folder if caching else None, report, stop_file)
     else:
         needs = settings.responses != "student"  # of a mix, the file has the other share
         train = read_examples(settings.data, pair.tokenizer, needs_response=needs, **reading)
@@ -481,7 +496,13 @@ def fill_teacher_cache(pair: Pair, settings: DistillSettings, on_progress: OnPro
 
 
 def _teacher_writes(
-    pair: Pair, settings: DistillSettings, prompts: Examples, shared: Path, cache: Path | None, report: OnProgress
+    pair: Pair,
+    settings: DistillSettings,
+    prompts: Examples,
+    shared: Path,
+    cache: Path | None,
+    report: OnProgress,
+    stop_file: str | None,
 ) -> Examples:
     """The teacher's answers to the prompts, made once; with a cache its hidden states are kept as they pass by."""
     file = shared / "responses.jsonl"
@@ -517,9 +538,12 @@ def _teacher_writes(
             vocabulary_size=pair.vocabulary_size,
             on_answer=keep if writer is not None else None,
             on_progress=lambda done, total, _: report(Progress("generate", done, total, "teacher's answers")),
+            should_stop=lambda: _stopped(stop_file),
         )
         if writer is not None:
             writer.flush()
+        if not is_complete(file):
+            raise Stopped("Stopped while the teacher wrote; its answers so far are kept.")
     _wait_for_main_process()
     return read_examples(file, pair.tokenizer, max_length=settings.max_length)
 
@@ -569,7 +593,10 @@ def verdict(records: Sequence[RunRecord], seed_spread: float | None = None) -> s
         f"{best.name} reached the lower held-out divergence: {best.after['divergence']:.3f} nats a token, {gap:.3f} "
         f"below {second.name}."
     )
-    if seed_spread is None:
+    steps = [record.settings["steps"] for record in (best, second)]
+    if steps[0] != steps[1]:
+        doubt = f"But that is {steps[0]} steps against {steps[1]}: the run was stopped, so it is no comparison."
+    elif seed_spread is None:
         doubt = "One seed each: a change of seed may move these figures as much."
     elif gap > seed_spread:
         doubt = f"A change of seed moves that difference by about {seed_spread:.3f}, so it is more than chance."
@@ -599,8 +626,9 @@ def seed_spread(settings: DistillSettings) -> float | None:
     except OSError:
         return None
     asked = json.loads(json.dumps(asdict(settings)))
+    asked["gates"] = sorted(asked["gates"])
     same = all(asked.get(name) == value for name, value in measured["settings"].items())
-    return float(measured["spread"]) if same else None
+    return float(measured["divergence"]) if same else None
 
 
 def command_of(settings: DistillSettings) -> str:

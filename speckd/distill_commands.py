@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, GATES
+from speckd.inspection import Stopped
 from speckd.pairs import PACKAGED, Progress, load_pair
 
 if TYPE_CHECKING:
@@ -155,20 +157,24 @@ def settings_from(options: argparse.Namespace) -> "DistillSettings":
 
 
 def _distill(options: argparse.Namespace) -> int:
-    from speckd.cli import progress_bars
+    from speckd.cli import INTERRUPTED, progress_bars
     from speckd.distill import distill, is_main_process, seed_spread, verdict
 
     settings = settings_from(options)
     if not Path(settings.data).expanduser().is_file():
         raise ValueError(f"There is no file {settings.data!r}. Give a JSONL file with one example a line.")
-    with progress_bars() as follow:
-        records = distill(
-            settings,
-            resume=options.resume,
-            stop_file=options.stop_file,
-            on_progress=follow if is_main_process() else None,
-            progress_bar=True,
-        )
+    try:
+        with progress_bars() as follow:
+            records = distill(
+                settings,
+                resume=options.resume,
+                stop_file=options.stop_file,
+                on_progress=follow if is_main_process() else None,
+                progress_bar=True,
+            )
+    except Stopped as stopped:
+        print(f"{stopped} The same command with --resume goes on.", file=sys.stderr)
+        return INTERRUPTED
     if is_main_process():
         print(verdict(records, seed_spread(settings)))
         print(f"Student, log and report are in {settings.output}")

@@ -2,7 +2,7 @@
 
 The events, in order, each a plain dictionary (infinity is written "inf"):
 
-    start      racers [{gate, name}], steps, student, teacher, teacher_sha256, seed, divergence,
+    start      racers [{gate, name}], steps, student, teacher, teacher_sha256, seed, divergence, settings (FACTS),
                probe {prompt, tokens, teacher_entropy} or null
     held_out   racer, step (0 before training), scores as in ``evaluation.Scores``
     probe      racer, step, and lists over the probe's tokens: topk_threshold, speck_threshold, divergence, tvd,
@@ -28,6 +28,7 @@ from speckd.trace import Trace, write_whole
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
+FACTS = ("responses", "batch_size", "learning_rate", "max_length", "temperature", "limit", "eval_limit")  # of a run
 KINDS = ("start", "held_out", "probe", "row", "answers", "verdict", "kept")
 _TIMING = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "train_runtime")
 
@@ -64,6 +65,7 @@ class Recorder:
             teacher_sha256=pair.teacher_sha256,
             seed=settings.seed,
             divergence=settings.divergence,
+            settings={name: getattr(settings, name) for name in FACTS},
             probe=probe.describe() if probe is not None else None,
         )
 
