@@ -9,3 +9,4 @@ record() { file=$1; shift; "$PY" -m speckd inspect "$@" --json "assets/traces/$f
 record healed "Why is the sky blue?" --max-new-tokens 64
 record young "Why is the sky blue?" --max-new-tokens 64 --student young
 record written-by-the-student "Why is the sky blue?" --max-new-tokens 64 --source student
+record surely-wrong "What is 17 + 25?" --max-new-tokens 24

@@ -22,9 +22,9 @@ from speckd import html as browser_parts
 HERE = Path(__file__).parent
 SCRIPTS = (
     "address.js", "menu.js", "plot.js", "lanes.js", "png.js", "inspector.js", "race.js", "probe.js", "distiller.js",
-    "mount.js",
+    "learner.js", "mount.js",
 )  # fmt: skip
-STYLES = ("panels.css", "distill.css")
+STYLES = ("panels.css", "distill.css", "learn.css")
 
 
 @cache
@@ -170,6 +170,25 @@ class Distiller(Panel):
     """
 
     part = "distiller"
+    triggers = ("run",)
+
+    def __init__(
+        self, value: dict[str, Any] | None = None, *, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        from app import figures  # plotly takes a second to import
+
+        charts = {chart.key: figures.race(chart.key).to_json() for chart in figures.CHARTS}
+        super().__init__(value, options={"charts": charts, **(options or {})}, **kwargs)
+
+
+class Learner(Panel):
+    """The whole Learn page: lessons beside the live parts of the other tabs (app/tabs/learn.py).
+
+    ``value``: {} at first; then where a visitor's own question stands, and at its end the trace that replaces the main
+    one. Triggers ``run`` with {"run": id, "prompt": text}. The server functions lesson, material, status and stop.
+    """
+
+    part = "learner"
     triggers = ("run",)
 
     def __init__(

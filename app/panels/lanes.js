@@ -132,6 +132,15 @@
       pen.rect(at.l, at.t, at.w, at.h);
       pen.clip();
       const row = figure.layout.meta.lanes.indexOf("weight");
+      if (row >= 0) sketchWeights(pen, at, row); // a lesson may show a few lanes only
+      for (const fill of ["rgba(128, 134, 144, 0.10)", hatching(pen)]) {
+        pen.fillStyle = fill;
+        for (const [first, end] of runs()) pen.fillRect(at.x(first - 0.5), at.t, (end - first + 1) * at.step, at.h);
+      }
+      pen.restore();
+      box.dataset.painted = String(Number(box.dataset.painted || 0) + 1);
+    }
+    function sketchWeights(pen, at, row) {
       const lane = figure.data.find((one) => one.name === "weight");
       const [low, high] = lane.colorscale.map(([, colour]) => colour.match(/[\d.]+/g).map(Number));
       const height = at.h / figure.layout.meta.lanes.length;
@@ -143,12 +152,6 @@
         pen.fillStyle = `rgba(${high[0]}, ${high[1]}, ${high[2]}, ${alpha})`;
         pen.fillRect(at.x(t - 0.5) + lane.xgap / 2, top, at.step - lane.xgap, height - lane.ygap);
       }
-      for (const fill of ["rgba(128, 134, 144, 0.10)", hatching(pen)]) {
-        pen.fillStyle = fill;
-        for (const [first, end] of runs()) pen.fillRect(at.x(first - 0.5), at.t, (end - first + 1) * at.step, at.h);
-      }
-      pen.restore();
-      box.dataset.painted = String(Number(box.dataset.painted || 0) + 1);
     }
     let pattern = null;
     function hatching(pen) {

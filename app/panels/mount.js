@@ -30,6 +30,7 @@
     },
     inspector: (root, options) => SpecKD.createInspector(root, options),
     distiller: (root, options) => SpecKD.createDistiller(root, options),
+    learner: (root, options) => SpecKD.createLearner(root, options),
   };
 
   SpecKD.mount = function (part, element, props, trigger, server, watch) {

@@ -1,0 +1,144 @@
+"""Learn: lessons beside the live picture. Words and numbers come from app/lessons; one's own sentence refills them."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+import speckd
+from app import lessons
+from app.engine import Engine, Question
+from app.lessons.facts import TraceFacts
+from app.panels import Learner
+from app.sessions import LONGEST_ID, Shelf, Stops
+from app.settings import Settings
+from app.tabs.inspect import as_result
+
+log = logging.getLogger(__name__)
+
+
+class Library:
+    """Filled lessons, traces and runs for pages, each made once."""
+
+    def __init__(self, shelf: Shelf[speckd.Trace]) -> None:
+        self._shelf = shelf
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._lessons = {lesson.id: lesson for lesson in lessons.lessons()}
+
+    def lesson(self, asked: Any) -> dict[str, Any]:
+        """A lesson with its numbers: {"lesson": JSON text}, or {"error": a sentence}."""
+        name, own = str(_entry(asked, "id")), _entry(asked, "own")
+        lesson = self._lessons.get(name)
+        if lesson is None:
+            return {"error": "There is no such lesson."}
+        if own is None:
+            return self._once(f"lesson/{name}", lambda: {"lesson": lessons.to_json(lessons.fill(lesson))})
+        trace = self._shelf.get(str(own)[:LONGEST_ID])
+        if trace is None:
+            return {"error": "The server no longer keeps your sentence: run it again, or go back to the recorded one."}
+        return {"lesson": lessons.to_json(lessons.fill(lesson, TraceFacts(trace)))}
+
+    def material(self, asked: Any) -> dict[str, Any]:
+        """What a step shows: a trace with its figure, or a run's events, as JSON texts; or {"error": a sentence}."""
+        trace, run = _entry(asked, "trace"), _entry(asked, "run")
+        shown = {step.state.get("trace", "") for one in self._lessons.values() for step in one.steps}
+        played = {step.state.get("run", "") for one in self._lessons.values() for step in one.steps}
+        try:
+            if trace and trace in shown:
+                return self._once(f"trace/{trace}", lambda: as_result(lessons.trace_facts(trace).trace, "", True))
+            if run and run in played:
+                return self._once(f"run/{run}", lambda: {"events": lessons.to_json(lessons.run_facts(run).events)})
+        except (OSError, ValueError) as error:
+            log.warning("Something that a lesson shows can't be read: %s", error)
+            return {"error": "The recording of this step is not here. The words do not need it."}
+        return {"error": "No lesson shows that."}
+
+    def _once(self, key: str, make: Any) -> dict[str, Any]:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def _entry(asked: Any, key: str) -> Any:
+    return asked.get(key) if isinstance(asked, dict) else None
+
+
+def own_question(prompt: Any, settings: Settings) -> Question:
+    """A visitor's question, asked as the main trace was: the same pair, source, length and seed.
+
+    Raises:
+        ValueError: one sentence, when it is empty or too long.
+    """
+    config = lessons.trace_facts(lessons.MAIN_TRACE).trace.config
+    same = {name: config[name] for name in ("teacher", "student", "source", "do_sample", "temperature", "seed")}
+    length = min(config["max_new_tokens"], settings.max_new_tokens)
+    return Question.read({**same, "prompt": prompt, "max_new_tokens": length}, settings)
+
+
+def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
+    """Put the tab into the page that is being built."""
+    stops = Stops()
+    shelf: Shelf[speckd.Trace] = Shelf(settings.kept_traces)
+    library = Library(shelf)
+
+    def answer(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
+        """A visitor's own sentence, step by step; at the end its trace."""
+        data = event._data if isinstance(event._data, dict) else {}
+        run = str(data.get("run", ""))[:LONGEST_ID]
+        session = request.session_hash or ""
+        try:
+            question = own_question(data.get("prompt"), settings)
+        except ValueError as error:
+            yield {"run": run, "state": "failed", "text": str(error)}
+            return
+        stop_event = stops.begin(run, session)
+        try:
+            for step in engine.run(question, stop_event):
+                told: dict[str, Any] = {"run": run, "state": step.state, "text": step.text, "share": step.share}
+                if step.trace is not None:
+                    told["result"] = as_result(step.trace, shelf.put(step.trace, session))
+                yield told
+        finally:
+            stop_event.set()
+            stops.end(run, stop_event)
+
+    # Called from the page's script. They pass by the queue, so Stop is heard while a run is under way.
+
+    def lesson(asked: Any) -> dict[str, Any]:
+        return library.lesson(asked)
+
+    def material(asked: Any) -> dict[str, Any]:
+        return library.material(asked)
+
+    def status(_: Any = None) -> dict[str, Any]:
+        step = engine.status()
+        return {"state": step.state, "text": step.text, "share": step.share}
+
+    def stop(run: Any) -> bool:
+        return stops.stop(str(run)[:LONGEST_ID])
+
+    panel = Learner(
+        {},
+        options={
+            "lessons": lessons.overview(),
+            "glossary": lessons.glossary_for_page(),
+            "prompt_limit": settings.max_prompt_characters,
+        },
+        server_functions=[lesson, material, status, stop],
+        elem_id="learner",
+    )
+    panel.run(
+        answer,
+        outputs=[panel],
+        show_progress="hidden",
+        api_visibility="private",
+        trigger_mode="multiple",
+        concurrency_limit=settings.max_waiting,
+    )
+
+    def leave(request: gr.Request) -> None:
+        stops.leave(request.session_hash or "")
+        shelf.leave(request.session_hash or "")
+
+    page.unload(leave)
