@@ -56,7 +56,6 @@ RESPONSES = ("file", "teacher", "student", "mixed")
 ADAPTERS = ("young", "healed")  # students that go on with the adapter that they have
 KINDS = {"csv": "log.csv", "html": "report.html", "md": "report.md", "data": "data.jsonl"}
 PATIENCE = 3.0  # seconds that a process has to leave a job by itself
-IDLE = 6 * 3_600.0  # seconds after which a finished run goes, should its visitor's leaving not have been heard
 LOAN_START, LOAN_STEP = 20.0, 0.4  # seconds of a GPU loan: all but the steps, and a step until one was measured
 DEFAULTS: dict[str, Any] = {
     "student": "young",
@@ -403,7 +402,9 @@ class Trainings:
             self._runs[name] = run
             over = [one for one in self._runs.values() if one.over]
             old = over[: max(0, len(self._runs) - self.settings.kept_runs)]
-            old += [one for one in over if time.monotonic() - one.seen > IDLE and one not in old]
+            old += [
+                one for one in over if time.monotonic() - one.seen > self.settings.max_idle_seconds and one not in old
+            ]
         for one in old:
             self._remove(one)
         if request.data == "uploaded":

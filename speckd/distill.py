@@ -590,8 +590,8 @@ def verdict(records: Sequence[RunRecord], seed_spread: float | None = None) -> s
     best, second = sorted(records, key=lambda record: record.after["divergence"])[:2]
     gap = second.after["divergence"] - best.after["divergence"]
     words = (
-        f"{best.name} reached the lower held-out divergence: {best.after['divergence']:.3f} nats a token, {gap:.3f} "
-        f"below {second.name}."
+        f"{_first(best.name)} reached the lower held-out divergence: {best.after['divergence']:.3f} nats a token, "
+        f"{gap:.3f} below {second.name}."
     )
     steps = [record.settings["steps"] for record in (best, second)]
     if steps[0] != steps[1]:
@@ -612,8 +612,13 @@ def _masked(records: Sequence[RunRecord]) -> list[str]:
         rows = [row for row in record.rows if "loss" in row and row.get("tar") is not None]
         rejected = 1 - sum(row["tar"] for row in rows) / len(rows) if rows else 0.0
         if rejected > 0 and any(row.get("masked_share", 0) for row in rows):  # plain distillation only counts them
-            sentences.append(f"{record.name} rejected {rejected:.0%} of the training tokens.")
+            sentences.append(f"{_first(record.name)} rejected {rejected:.0%} of the training tokens.")
     return sentences
+
+
+def _first(name: str) -> str:
+    """A racer's name as a sentence begins with it."""
+    return name[:1].upper() + name[1:]
 
 
 SEED_SPREAD = Path(__file__).parents[1] / "assets" / "runs" / "seed-spread.json"

@@ -181,7 +181,7 @@ def test_the_verdict_is_true_to_the_numbers() -> None:
 
     assert "from 4.000 to 2.500" in verdict([run("a", 2.5)])
     race = [run("a", 2.5), run("b", 2.25)]
-    assert verdict(race).startswith("b reached the lower held-out divergence: 2.250 nats a token, 0.250 below a.")
+    assert verdict(race).startswith("B reached the lower held-out divergence: 2.250 nats a token, 0.250 below a.")
     assert verdict(race).endswith("a change of seed may move these figures as much.")
     assert verdict(race, seed_spread=0.1).endswith("by about 0.100, so it is more than chance.")
     assert verdict(race, seed_spread=0.3).endswith("by about 0.300, so it says nothing.")
