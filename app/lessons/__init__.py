@@ -162,23 +162,30 @@ def fill(lesson: Lesson, own: TraceFacts | None = None) -> dict[str, Any]:
         ValueError: a field or exercise does not fit its step.
     """
     steps = []
-    counter = 0
+    numbers = iter(range(lesson.n_exercises))
     for step in lesson.steps:
+        names = [f"{lesson.id}.{next(numbers)}" for node in walk(step.body) if node.get("kind") == "exercise"]
         try:
-            scene = scene_of(step, own)
+            steps.append(_fill_step(step, scene_of(step, own), names))
         except OSError as error:
             log.warning("A step of the lesson %s can't be shown: %s", lesson.id, error)
             steps.append({"title": step.title, "state": _state_for_page(step, None), "body": [_missing()]})
-            continue
-        body = []
-        for node in step.body:
-            if node.get("kind") == "exercise":
-                node = {**exercises.make(node["settings"], scene), "id": f"{lesson.id}.{counter}"}
-                counter += 1
-            body.append(_filled(node, scene))
-        title = _filled(step.title, scene)
-        steps.append({"title": title, "state": _state_for_page(step, scene), "body": body})
     return {"id": lesson.id, "title": lesson.title, "minutes": lesson.minutes, "order": lesson.order, "steps": steps}
+
+
+def _fill_step(step: Step, scene: Scene, names: list[str]) -> dict[str, Any]:
+    body = []
+    for node in step.body:
+        if node.get("kind") == "exercise":
+            name = names.pop(0)
+            try:
+                node = {**exercises.make(node["settings"], scene), "id": name}
+            except exercises.Unfit:
+                if scene.trace is None or scene.trace is trace_facts(MAIN_TRACE):
+                    raise
+                node = {"tag": "p", "children": ["Your sentence has too little for the question that stands here."]}
+        body.append(_filled(node, scene))
+    return {"title": _filled(step.title, scene), "state": _state_for_page(step, scene), "body": body}
 
 
 def _missing() -> dict[str, Any]:

@@ -6,6 +6,7 @@ gets
 with one of three forms: ``choice`` (options, one is right), ``threshold`` (a k to find) and ``order`` (a list to sort).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,10 @@ Maker = Callable[[Mapping[str, str], Scene], Exercise]
 KINDS: dict[str, Maker] = {}
 
 
+class Unfit(ValueError):
+    """A text has nothing that this exercise could ask about: no rejected token, or all options alike."""
+
+
 def a_kind(name: str) -> Callable[[Maker], Maker]:
     def keep(maker: Maker) -> Maker:
         KINDS[name] = maker
@@ -32,6 +37,7 @@ def make(settings: Mapping[str, str], scene: Scene) -> Exercise:
     """The exercise on this scene. Its texts may hold fields that are still to be filled.
 
     Raises:
+        Unfit: the text has nothing that could be asked.
         ValueError: there is no such kind, or it does not fit the scene.
     """
     kind = settings.get("kind", "")
@@ -44,6 +50,8 @@ def make(settings: Mapping[str, str], scene: Scene) -> Exercise:
         raise ValueError(f"The exercise {kind!r} lacks {error}.") from None
     if "answer" in exercise and exercise["form"] == "choice":
         exercise.setdefault("right", [exercise["answer"]])
+        if len(exercise["right"]) == len(exercise["options"]):
+            raise Unfit("all options are right")
     if "ask" in settings:
         exercise["ask"] = read_inline(settings["ask"])
     if "after" in settings:  # a thought that follows the right answer
@@ -164,8 +172,10 @@ def run_cross(settings: Mapping[str, str], s: Scene) -> Exercise:
 
 def _extreme(rule: str, values: list[Value]) -> int:
     numbers = [float(value.number) if value.number is not None else float("nan") for value in values]
-    if rule not in ("largest", "smallest") or any(one != one for one in numbers):
-        raise ValueError(f"The rule is {rule!r} and the values are {[value.text for value in values]}.")
+    if rule not in ("largest", "smallest"):
+        raise ValueError(f"The rule {rule!r} is not known: choose largest or smallest.")
+    if any(math.isnan(one) for one in numbers):
+        raise Unfit(f"the values are {[value.text for value in values]}")
     return numbers.index(max(numbers) if rule == "largest" else min(numbers))
 
 

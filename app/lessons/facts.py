@@ -26,9 +26,14 @@ class TraceFacts:
         self.trace = trace
         self.columns = trace.to_dict()
         self.n = trace.n_tokens
+        self._divergences = {
+            name: [math.inf if value == "inf" else float(value) for value in values]
+            for name, values in self.columns["divergence"].items()
+        }
+        self._places: dict[str, int] = {}
 
     def divergence(self, name: str = "forward_kl") -> list[float]:
-        return [math.inf if value == "inf" else float(value) for value in self.columns["divergence"][name]]
+        return self._divergences[name]
 
     def gate(self, knobs: Mapping[str, Any]) -> speckd.Gate:
         return read_gate(knobs)[0]
@@ -67,7 +72,9 @@ class TraceFacts:
             KeyError: there is no such role.
         """
         rule = ROLES[role]
-        return min(range(self.n), key=lambda t: (*_tuple(rule(self, t)), t))
+        if role not in self._places:
+            self._places[role] = min(range(self.n), key=lambda t: (*_tuple(rule(self, t)), t))
+        return self._places[role]
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:
@@ -104,7 +111,7 @@ def least_loss(f: TraceFacts, t: int) -> Any:
 @role
 def middling_loss(f: TraceFacts, t: int) -> Any:
     """The token whose forward KL is nearest to the mean."""
-    return abs(f.divergence()[t] - f.plain_loss())
+    return abs(f.divergence()[t] - sum(f.divergence()) / f.n)
 
 
 @role

@@ -525,12 +525,7 @@ def _moved(quantity: str, value: float) -> Value:
 
 
 def _race(s: Scene, recorded: str | None) -> RunFacts:
-    if recorded is None:
-        return s.race
-    try:
-        return run_facts(recorded)
-    except OSError:
-        raise ValueError(f"the run {recorded} is not there") from None
+    return s.race if recorded is None else run_facts(recorded)
 
 
 def _ends(s: Scene, quantity: str, of: str, recorded: str | None) -> list[float]:

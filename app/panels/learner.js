@@ -13,7 +13,7 @@
   /* Where the controls are that a step may point at. */
   const POINTS = {
     gate: ".sk-segments", k: ".sk-k", tar: ".sk-tar", beta: ".sk-field-beta", divergence: ".sk-field-divergence", loss: ".sk-loss", strip: ".sk-learn-strip", token: ".sk-token.sk-pinned",
-    lists: ".sk-picture", reason: ".sk-reason", sum: ".sk-sum", facts: ".sk-facts", chances: ".sk-chances", lanes: ".sk-learn-lanes", selectors: ".sk-rows-box", agreement: ".sk-jaccard",
+    lists: ".sk-picture", reason: ".sk-reason", sum: ".sk-sum", facts: ".sk-facts", chances: ".sk-chances", lanes: ".sk-learn-lanes", selectors: ".sk-rows-box", agreement: ".sk-compare-right",
     race: ".sk-race-charts", probe: ".sk-probe-box", play: ".sk-learn-play", own: ".sk-learn-own-button",
   };
   let serial = 0;
@@ -257,6 +257,7 @@
       parts.probeBox.hidden = !views.includes("probe");
       for (const section of parts.raceBox.querySelectorAll(".sk-race-chart")) section.hidden = state.charts.length > 0 && !state.charts.includes(section.dataset.quantity);
       parts.raceBox.dataset.charts = String(state.charts.length || 3);
+      for (const plot of parts.raceBox.querySelectorAll(".sk-plot")) plot.style.height = (views.includes("probe") ? 180 : 300) + "px";
       shownRun = material;
       moment = state.step;
       parts.race.show(material, { step: moment });
@@ -392,7 +393,7 @@
 
     let sources = []; // of the step that is being written
     function build(node) {
-      if (typeof node === "string") return document.createTextNode(node);
+      if (typeof node === "string") return document.createTextNode(node.replace(/\b(Top|Spec)-k\b/g, "$1\u2011k")); // never broken at a line's end
       const children = () => (node.children || []).map(build);
       switch (node.tag) {
         case "p": case "ul": case "ol": case "li": case "b": case "i": case "h3":
