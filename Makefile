@@ -7,6 +7,7 @@ PYTHON ?= python3
 HOST   ?= 127.0.0.1
 PORT   ?= 7860
 ARGS   ?=
+SPACE  ?=
 
 VENV    := .venv
 PY      := $(VENV)/bin/python
@@ -22,10 +23,10 @@ BUSY    := $(VENV)/.unfinished
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup app test test-quick check format bench browser clean
+.PHONY: help setup app test test-quick check format bench browser space space-check clean
 
 help: ## list these targets
-	@echo "make TARGET [PYTHON=python3] [HOST=127.0.0.1] [PORT=7860] [ARGS='for pytest']"
+	@echo "make TARGET [PYTHON=python3] [HOST=127.0.0.1] [PORT=7860] [SPACE=owner/name] [ARGS='for pytest']"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(TEACHER) ## make .venv, install the requirements, convert the packaged teacher
@@ -39,11 +40,13 @@ test: setup $(DEV) browser ## set up, then run every test (unit, packaged models
 test-quick: $(DEV) ## the tests that need neither a browser nor the packaged models
 	@$(PY) -m pytest -m "not browser and not packaged and not slow" $(ARGS)
 
-check: $(DEV) ## linter, formatter and types
+check: $(DEV) ## linter, formatter, types, known vulnerabilities, secrets
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m mypy app.py # by itself: mypy cannot tell it from the package app in one run
+	@$(PY) tests/hygiene.py secrets
+	@$(PY) tests/hygiene.py audit # says so, and is no failure, where no vulnerability service can be reached
 
 format: $(DEV) ## let the linter and the formatter mend what they can
 	@$(PY) -m ruff check --fix .
@@ -51,6 +54,12 @@ format: $(DEV) ## let the linter and the formatter mend what they can
 
 bench: setup $(BENCH) ## measure speed and memory (tests/bench), one after another
 	@failed=0; for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || failed=1; done; exit $$failed
+
+space: $(RUNTIME) ## upload what a Hugging Face Space needs to SPACE=owner/name
+	@$(PY) -m app.space upload '$(SPACE)'
+
+space-check: $(DEV) browser ## everything but the upload: install, start and open it as a Space would, and measure
+	@$(PY) -m app.space check --port '$(PORT)' $(if $(filter file,$(origin PYTHON)),,--python '$(PYTHON)')
 
 browser: $(DEV) ## find a Chromium for the browser tests, or install one
 	@$(PY) tests/browser.py
@@ -62,7 +71,7 @@ clean: ## remove .venv and the caches (converted models in the user's cache fold
 # A package that pip was still installing when it was killed looks installed to pip. So a set-up in progress leaves its
 # process id in .venv/.unfinished, and one that finds the mark of a dead set-up starts again from nothing. This is done
 # while this file is read (but not for `make -n`), because a stamp must be gone before make looks at it.
-ifneq ($(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter setup app test test-quick check format bench browser,$(MAKECMDGOALS))),)
+ifneq ($(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter setup app test test-quick check format bench browser space space-check,$(MAKECMDGOALS))),)
   ifneq ($(wildcard $(BUSY)),)
     ifeq ($(shell kill -0 "$$(cat $(BUSY))" 2>/dev/null && echo alive),alive)
       $(error Another set-up is at work in $(VENV) (process $(shell cat $(BUSY))): wait for it, or run `make clean` if that is not so)

@@ -484,7 +484,7 @@ def _fetch(name: str, revision: str | None, report: OnProgress, hint: str = "or 
     except (OSError, HfHubHTTPError) as error:
         raise ModelUnavailable(f"The Hub cannot be reached for {name!r}: connect to it, {hint}.") from error
     except Exception as error:  # the Hub client's transport raises errors of its own
-        if type(error).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "huggingface_hub"):
+        if type(error).__module__.startswith(("httpx", "httpcore", "requests", "huggingface_hub")):  # httpx2 too
             raise ModelUnavailable(f"The Hub cannot be reached for {name!r}: connect to it, {hint}.") from error
         raise
 
