@@ -12,6 +12,7 @@
   const LEAST_ROW = 7;
   const LEAST_COLUMN = 14; // room for a name aslant above it
   const MOST_ROW = 26;
+  const REST = 400; // milliseconds without a move until the strip's spoken labels follow
   const SHADES = [0.05, 0.92]; // opacity of the palest and the strongest fill, as in Inspect's lanes
   const FILLS = { acceptance: "1 − TVD", divergence: "divergence" };
   let serial = 0;
@@ -30,6 +31,8 @@
     let pattern = null;
     let shape = null; // where things are on the canvas
     let stripOf = ""; // what the strip shows
+    let small = null; // its trace
+    let resting = 0;
 
     const heading = el("h2", { class: "sk-probe-title" }, el("span", { text: "The probe" }), lessons.probe ? SpecKD.lesson(...lessons.probe) : null);
     const prompt = el("bdi", { class: "sk-probe-prompt sk-muted" });
@@ -219,6 +222,7 @@
       const every = Math.max(1, Math.ceil(12 / at.high));
       pen.textBaseline = "middle";
       const past = shownRow();
+      const rejected = [new Path2D(), new Path2D()]; // up to the moment, and after it
       all.forEach((row, i) => {
         const y = at.y(row);
         const tall = at.tall(row) - gap;
@@ -229,13 +233,10 @@
           pen.fillStyle = `rgba(${blue}, ${SHADES[0] + (SHADES[1] - SHADES[0]) * Math.max(0, Math.min(1, Number.isNaN(amount) ? 1 : amount))})`;
           pen.fillRect(left, y, right - left - gap, tall);
         }
-        for (const paint of [colour("--sk-probe-veil"), hatching(pen, colour("--sk-probe-hatch"))]) {
-          pen.fillStyle = paint;
-          for (let t = 0; t < at.n; t++) {
-            if (accepts(row, t)) continue;
-            const [left, right] = [Math.round(at.x(t)), Math.round(at.x(t + 1))];
-            pen.fillRect(left, y, right - left - gap, tall);
-          }
+        for (let t = 0; t < at.n; t++) {
+          if (accepts(row, t)) continue;
+          const [left, right] = [Math.round(at.x(t)), Math.round(at.x(t + 1))];
+          rejected[i > past ? 1 : 0].rect(left, y, right - left - gap, tall);
         }
         if (i % every === 0 || i === past) {
           const clash = i !== past && Math.abs(i - past) < every && past >= 0; // the looked-at row's numbers win
@@ -249,6 +250,14 @@
         }
         pen.globalAlpha = 1;
       });
+      rejected.forEach((cells, later) => { // all at once: a fill for each cell would take many times as long
+        pen.globalAlpha = later ? 0.3 : 1;
+        for (const paint of [colour("--sk-probe-veil"), hatching(pen, colour("--sk-probe-hatch"))]) {
+          pen.fillStyle = paint;
+          pen.fill(cells);
+        }
+      });
+      pen.globalAlpha = 1;
       ramp.replaceChildren(fill === "acceptance" ? "one draw passes, 1 − TVD 0 " : "divergence 0 ", el("span", { class: "sk-ramp" }), fill === "acceptance" ? " 1" : ` ${number(largest, 2)} nats`);
       label(all);
       place();
@@ -388,20 +397,29 @@
         moments.replaceChildren();
         stripBox.hidden = true;
         stripOf = "";
+        clearTimeout(resting);
         return;
       }
       stripBox.hidden = false;
       const one = current();
       const key = `${run.key}/${racer}/${row.step}`;
-      if (key !== stripOf) {
+      if (key !== stripOf && stripOf.startsWith(`${run.key}/`) && small) { // the same words: only their fills change
+        stripOf = key;
+        small.divergence.tvd = row.tvd;
+        tokens().forEach((_, t) => strip.token(t).style.setProperty("--a", Math.max(0, Math.min(1, 1 - row.tvd[t])).toFixed(3)));
+        clearTimeout(resting);
+        resting = setTimeout(() => { stripOf = ""; showStrip(); strip.setCursor(cell.row === shownRow() ? cell.t : -1); }, REST);
+      } else if (key !== stripOf) {
+        clearTimeout(resting);
         const focused = stripBox.contains(document.activeElement) ? Number(document.activeElement.dataset.t) : -1;
         const scrolled = strip.element.scrollTop;
         stripOf = key;
-        strip.setTrace(SpecKD.smallTrace({ tokens: tokens(), ...row }));
+        small = SpecKD.smallTrace({ tokens: tokens(), ...row });
+        strip.setTrace(small);
         strip.element.scrollTop = scrolled;
-        strip.element.dataset.step = String(row.step);
         if (focused >= 0 && strip.token(focused)) strip.token(focused).focus();
       }
+      strip.element.dataset.step = String(row.step);
       strip.paint({ accepted: Uint8Array.from(tokens(), (_, t) => (accepts(row, t) ? 1 : 0)) });
       moments.replaceChildren(
         SpecKD.racerMark(one.index), el("b", { text: `${one.letter} at step ${row.step}` }),
@@ -453,7 +471,7 @@
       },
       state: () => ({ racer, knobs, fill, cell, rows: rows(), shown: shownRow(), accepted: rows().map((row) => tokens().map((_, t) => accepts(row, t))) }),
       canvas, cellCentre: (row, t) => ({ x: shape.x(t) + shape.column / 2, y: shape.y(rows()[row]) + shape.high / 2 }),
-      destroy: () => { observer.disconnect(); theme.disconnect(); cancelAnimationFrame(frame); },
+      destroy: () => { observer.disconnect(); theme.disconnect(); cancelAnimationFrame(frame); clearTimeout(resting); },
     };
   };
 })();

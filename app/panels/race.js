@@ -145,6 +145,9 @@
 
     function draw(chart) {
       const style = getComputedStyle(chart.box);
+      const drawn = `${run.key}/${run.steps}/${upTo}/${style.color}/${run.racers.map((racer) => [racer.rows.length, chart.heldOut ? racer.heldOut.length : 0])}`;
+      if (chart.last === drawn) return place(chart);
+      chart.last = drawn;
       const colours = [style.getPropertyValue("--sk-student").trim(), style.getPropertyValue("--sk-second").trim()];
       const [low, high] = range(chart);
       const ends = [];
@@ -182,7 +185,7 @@
         xaxis: { ...chart.figure.layout.xaxis, range: [-0.03 * steps, 1.03 * steps] },
         yaxis: { ...chart.figure.layout.yaxis, title: { text: "" }, range: [low, high] }, // the title stands above the chart
       };
-      chart.plot.show({ data, layout });
+      return chart.plot.show({ data, layout });
     }
     function drawAll() {
       cancelAnimationFrame(frame);

@@ -65,7 +65,10 @@ def build(page: gr.Blocks, trainings: Any, settings: Settings) -> None:
         yield {**told, "state": "waiting", "text": "One run is ahead of yours."}
         yield {**told, "state": "loading", "text": "Loading the pair.", "share": 0.4}
         steps = 500 if kind in ("endless", "deaf") else int(request["steps"])
-        events = synthetic.recording(steps, gates=request["gates"], seed=int(request["seed"]), kept=True)
+        every = 1 if steps <= 100 else steps // 50
+        events = synthetic.recording(
+            steps, gates=request["gates"], seed=int(request["seed"]), kept=True, probe_every=every
+        )
         for at, one in enumerate(events):
             time.sleep(BEAT)
             if stop.is_set() and kind == "deaf":
