@@ -142,7 +142,7 @@ def settings_for(environment: Mapping[str, str] = os.environ) -> Settings:
             changes["pairs"] = _read_pairs(value)
         elif setting.type in (bool, "bool"):
             changes[setting.name] = _is_true(value)
-        elif value.isdigit() and int(value) > 0:
+        elif value.isascii() and value.isdigit() and int(value) > 0:
             changes[setting.name] = int(value)
         else:
             raise ValueError(f"{name} is {value!r}: set it to a whole number above 0, or leave it out.")
