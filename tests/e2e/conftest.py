@@ -80,6 +80,12 @@ def address_of_runs() -> Iterator[str]:
     yield from _serve("--distill")
 
 
+@pytest.fixture(scope="module")
+def address_of_lessons() -> Iterator[str]:
+    """The Learn tab alone, with an engine of straw behind a visitor's own sentence."""
+    yield from _serve("--learn")
+
+
 @dataclass
 class Visit:
     """One visitor's browser page, and what it did."""

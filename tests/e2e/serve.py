@@ -1,6 +1,7 @@
 """The real page in a process of its own, on PORT. `python tests/e2e/serve.py` serves it without models, with --models
 the packaged pair stands behind it, with --missing no model can be had, --panels serves panels side by side, and with
---distill made-up training runs stand behind the Distill tab (tests/e2e/scripted.py)."""
+--distill made-up training runs stand behind the Distill tab (tests/e2e/scripted.py); --learn serves the Learn tab alone
+(tests/e2e/learn_page.py)."""
 
 import os
 import sys
@@ -57,6 +58,10 @@ if __name__ == "__main__":
         from tests.e2e import scripted
 
         page = scripted.page()
+    elif "--learn" in sys.argv:
+        from tests.e2e import learn_page
+
+        page = learn_page.page()
     else:
         page = build(load_models=len(sys.argv) > 1)
     options = {**launch_options(page), "quiet": True, "prevent_thread_lock": True, "server_name": "127.0.0.1"}
