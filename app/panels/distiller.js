@@ -280,7 +280,7 @@
       readForm();
       const name = Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
       if (live) clearTimeout(live.timer);
-      live = { id: name, run: newRun("live"), state: "waiting", waiting: true, timer: 0, missed: [], asking: false, secondsLeft: null };
+      live = { id: name, run: newRun("live"), state: "waiting", waiting: true, timer: 0, missed: [], asking: false, secondsLeft: null, pasted: form.data === "pasted" };
       halt();
       following = true;
       racerChosen = false;
@@ -652,6 +652,7 @@
           keep.add(`Log${whose} as CSV`, "one row a step", () => save(one.index, "csv"));
           keep.add(`Report${whose} as HTML`, "one file, without a server", () => save(one.index, "html"));
         }
+        if (live.pasted) keep.add("Prompts as JSONL", "data.jsonl, which the command reads", () => save(null, "data"));
       } else keep.add("Start a run", "its student, log and report can be kept", () => startButton.focus());
       keep.add("Copy link", "every setting, in the address", copyLink);
     }
@@ -664,11 +665,11 @@
       say("done", `Saving ${name}.`, null);
     }
     async function save(racer, kind) {
-      const types = { csv: "text/csv", html: "text/html", md: "text/markdown" };
+      const types = { csv: "text/csv", html: "text/html", md: "text/markdown", data: "application/jsonl" };
       try {
         const answer = await server.keep({ run: live.id, racer, kind });
         if (!answer || answer.error || typeof answer.text !== "string") return say("failed", (answer && answer.error) || "The server no longer keeps this run: start it again, then keep it.", null);
-        const name = nameFor(shown.racers[racer], kind);
+        const name = kind === "data" ? "data.jsonl" : nameFor(shown.racers[racer], kind);
         SpecKD.download(new Blob([answer.text], { type: types[kind] + ";charset=utf-8" }), name);
         return say("done", `Saved ${name}.`, null);
       } catch {

@@ -9,10 +9,13 @@ folder. It can be stopped and started again: finished racers are kept. Each seed
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from app.settings import Settings
 from app.training import TrainingRequest
