@@ -509,6 +509,8 @@ def block_gain(s: Scene, since: float, until: float, draft: Any = None) -> Value
 
 
 def _quantity(quantity: str, value: float) -> Value:
+    if quantity == "grad_norm":
+        return bare(value)
     return share(value) if _is_share(quantity) else nats(value)
 
 
@@ -536,6 +538,11 @@ def _ends(s: Scene, quantity: str, of: str, recorded: str | None) -> list[float]
 @a_field
 def steps(s: Scene, recorded: str | None = None) -> Value:
     return whole(_race(s, recorded).steps)
+
+
+@a_field
+def run_step(s: Scene, step: int) -> Value:
+    return whole(step)
 
 
 @a_field
