@@ -643,6 +643,8 @@ def fresh_root() -> Path:
     """A folder for this server's runs. Those of servers that are gone are removed."""
     base = Path(tempfile.gettempdir()) / f"speckd-lab-{os.getuid() if hasattr(os, 'getuid') else 'runs'}"
     base.mkdir(mode=0o700, exist_ok=True)
+    if base.is_symlink() or (hasattr(os, "getuid") and base.stat().st_uid != os.getuid()):  # somebody else's trap
+        base = Path(tempfile.mkdtemp(prefix="speckd-lab-"))
     for folder in base.iterdir():
         if folder.name.isdigit() and not _runs(int(folder.name)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -348,6 +348,16 @@ def test_what_a_killed_server_left_is_removed_by_the_next(tmp_path: Path, monkey
     assert mine.is_dir() and not stale.exists()
 
 
+def test_a_folder_laid_out_by_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "trap").mkdir()
+    (tmp_path / f"speckd-lab-{os.getuid()}").symlink_to(tmp_path / "trap")
+    root = training.fresh_root()
+    assert root.is_dir() and not list((tmp_path / "trap").iterdir()) and root.resolve().parents[1] == tmp_path.resolve()
+    assert root.parent.stat().st_mode & 0o077 == 0
+
+
 def test_the_process_speaks_of_its_state_before_anything_runs() -> None:
     assert TrainingProcess().status["state"] == "ready" and TrainingProcess().pid is None
 
