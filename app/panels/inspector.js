@@ -39,7 +39,13 @@
     const spoken = el("span", { class: "sk-hidden", role: "status" });
     const statusBox = el("div", { class: "sk-status" }, status, spoken);
     const second = el("div", { class: "sk-second" }, controls.secondary);
+    controls.primary.querySelector(".sk-tar-name").append(SpecKD.lesson("gate", "the token acceptance rate"));
+    const [betaField, divergenceField] = controls.secondary.querySelectorAll(".sk-field");
+    betaField.after(SpecKD.lesson("gate", "the gate, k and beta"));
+    divergenceField.after(SpecKD.lesson("divergences", "divergences"));
 
+    const legend = SpecKD.legend();
+    legend.append(SpecKD.lesson("propose-verify", "acceptance and 1 − TVD"));
     const chip = el("span", { class: "sk-chip sk-chip-recorded" });
     const caption = el("span", { class: "sk-caption-text" });
     const bar = el("div", { class: "sk-progress", "aria-hidden": "true" }, el("div", {}));
@@ -48,7 +54,7 @@
     const compareButton = el("button", { type: "button", class: "sk-button sk-quiet", "aria-expanded": "false", "aria-controls": `${id}-compare`, text: "Compare selectors" });
     const keepButton = el("button", { type: "button", class: "sk-button sk-quiet", text: "Keep" });
     const foot = el("div", { class: "sk-foot" }, statusBox, compareButton, keepButton);
-    const main = el("div", { class: "sk-app-main" }, el("div", { class: "sk-caption" }, chip, caption), bar, stripBox, SpecKD.legend(), lanesBox);
+    const main = el("div", { class: "sk-app-main" }, el("div", { class: "sk-caption" }, chip, caption), bar, stripBox, legend, lanesBox);
     const side = el("div", { class: "sk-app-side" });
     const compareBox = el("div", { class: "sk-app-compare", id: `${id}-compare`, hidden: true });
     const drawer = makeDrawer();
