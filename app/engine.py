@@ -54,6 +54,8 @@ class Question:
         Raises:
             ValueError: one sentence for a person, when something is missing, too long or out of range.
         """
+        if not isinstance(data, Mapping):
+            raise ValueError("The question is no set of fields: send prompt, student and the rest by their names.")
         prompt = as_text(data.get("prompt"), "The question")
         if not prompt.strip():
             raise ValueError("The question is empty: type one, or choose an example.")

@@ -1,13 +1,18 @@
-"""The server's door: which addresses are answered at all, how large a request may be, and what a browser may fetch.
+"""The server's door: which addresses are answered at all, what a request may hold, and what a browser may fetch.
 
 Gradio serves much that this page never uses (uploads, a proxy, files by path, recordings, a code editor). A list of
 what is used is shorter than a list of what could go wrong, so all else is answered with 404 before gradio sees it.
+
+Gradio also takes any {"path": ..., "meta": ...} among the values of a call for a file, and fetches or copies it; and a
+call that does not fit a function is written to the log with all it says. So calls are looked at before it, here.
 """
 
+import json
 import re
 from collections.abc import MutableMapping
 from typing import Any
 
+import gradio as gr
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,17 +20,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 OPEN = re.compile(
     r"/"  # the page
     r"|/config/?"  # gradio's client begins with these two
-    r"|/gradio_api/(info|openapi\.json)/?"
+    r"|/gradio_api/info/?"
     r"|/(assets|static)/.+"  # gradio's own scripts and pictures
     r"|/(gradio_api/)?theme\.css"
     r"|/(favicon\.ico|manifest\.json|robots\.txt)"
     r"|/parts/[\w.-]+"  # our scripts
     r"|/kept/[\w-]+/[\w.-]+"  # a visitor's trained student, by a key that only they know
     r"|/gradio_api/queue/(join|data)/?"  # a question, and its answer
-    r"|/gradio_api/call/(v2/)?(inspect|distill)(/\w+)?/?"  # the two public endpoints, for curl
+    r"|/gradio_api/call/(inspect|distill)(/\w+)?/?"  # the two public endpoints, for curl
     r"|/gradio_api/(heartbeat/\w+|cancel|reset|startup-events|component_server)/?"
 )
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
+CALL = re.compile(r"/gradio_api/call/(\w+)/?")
+SESSION = re.compile(r"[\w-]{1,64}")
 
 # Gradio compiles its templates and a panel's first line in the browser ('unsafe-eval'), and writes its settings and
 # styles into the page ('unsafe-inline'). What remains is the promise that matters: nothing goes to another host, and
@@ -73,29 +80,87 @@ class Guard:
         if scope["method"] not in METHODS or not OPEN.fullmatch(route_path(scope)):
             await _answer(404, "There is nothing at this address.")(scope, receive, send_with_headers)
             return
+        if scope["method"] == "POST":
+            body = await self._read(scope, receive)
+            if body is None:
+                too_large = f"A request has at most {self._limit / 1e6:.0f} MB here: send less at once."
+                await _answer(413, too_large)(scope, receive, send_with_headers)
+                return
+            words = refusal(route_path(scope), body, scope["app"].get_blocks())
+            if words is not None:
+                await _answer(422, words)(scope, receive, send_with_headers)
+                return
+            receive = _Again(body, receive)
+        await self._app(scope, receive, send_with_headers)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The body; None when it is longer than its sender may or says, or breaks off."""
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._limit:
-            await _answer(413, self._too_large())(scope, receive, send_with_headers)
-            return
-        await self._app(scope, _Counted(receive, self._limit), send_with_headers)
+            return None
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if message["type"] != "http.request" or len(body) > self._limit:
+                return None
+            if not message.get("more_body"):
+                return bytes(body)
 
-    def _too_large(self) -> str:
-        return f"A request has at most {self._limit / 1e6:.0f} MB here: send less at once."
 
+class _Again:
+    """Hands on a body that was read already, and then whatever else comes."""
 
-class _Counted:
-    """Ends a body that goes on beyond the limit, whatever length its sender promised."""
-
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive, self._left = receive, limit
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
 
     async def __call__(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            if self._left < 0:
-                return {"type": "http.disconnect"}
-        return message
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+def refusal(path: str, body: bytes, blocks: gr.Blocks) -> str | None:
+    """What is wrong with a call, in a sentence; None when gradio may have it."""
+    call, path = CALL.fullmatch(path), path.rstrip("/")
+    if call is None and path not in ("/gradio_api/queue/join", "/gradio_api/component_server"):
+        return None
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return "This is not JSON."
+    if not isinstance(asked, dict):
+        return "A call is a JSON object."
+    session = asked.get("session_hash")
+    if session is not None and not (isinstance(session, str) and SESSION.fullmatch(session)):
+        return "This session has no proper name."
+    if path.endswith("component_server"):
+        number, name = asked.get("component_id"), asked.get("fn_name")
+        known = blocks.blocks.get(number) if isinstance(number, int) else None
+        served = getattr(known, name, None) if isinstance(name, str) and name.isidentifier() else None
+        return None if session and getattr(served, "_is_server_fn", False) else "There is no such function."
+    if call is not None:
+        functions = [one for one in blocks.fns.values() if one.api_name == call[1] and one.api_visibility == "public"]
+    else:
+        number = asked.get("fn_index")
+        one = blocks.fns.get(number) if isinstance(number, int) else None
+        functions = [one] if one is not None and session and not _only_for_the_end(one) else []
+    if not functions:
+        return "There is no such function."
+    values = asked.get("data")
+    n_values = len(functions[0].inputs)
+    if not isinstance(values, list) or len(values) != n_values:
+        return f'This function takes {n_values} values, all of them and in their order, as "data": [...].'
+    if any(isinstance(value, dict | list) for value in values):
+        return "Each value is a text, a number, true, false or null."
+    return None
+
+
+def _only_for_the_end(function: Any) -> bool:
+    """Whether gradio alone calls it, when a page was closed."""
+    return any(trigger == "unload" for _, trigger in function.targets)
 
 
 def route_path(scope: MutableMapping[str, Any]) -> str:

@@ -95,6 +95,8 @@ class TrainingRequest:
         Raises:
             ValueError: one sentence for a person, when something is missing, too long or out of range.
         """
+        if not isinstance(data, Mapping):
+            raise ValueError("The request is no set of fields: send student, gates and the rest by their names.")
         asked = {**DEFAULTS, **{name: value for name, value in data.items() if name in DEFAULTS and value is not None}}
         teacher, student = (as_text(asked[name], f"The {name}").strip() for name in ("teacher", "student"))
         if not teacher or not student:

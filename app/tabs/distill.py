@@ -156,8 +156,7 @@ def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
         lora_rank: int = 64,
         seed: int = 0,
         teacher: str = "packaged",
-        *,
-        request: gr.Request,
+        request: gr.Request = None,  # type: ignore[assignment] # gradio fills it in by its place
     ) -> Iterator[dict[str, Any]]:
         """Train a student for a few steps, and get the rows that the page's charts show, as they come.
 

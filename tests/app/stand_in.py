@@ -1,12 +1,15 @@
 """Models that answer at once with made-up traces: everything of the page and its server is real but the weights."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import app.main
 import speckd
+from app.training import TrainingRequest, Trainings, Update
 from tests.app import synthetic
 
 LONGEST = 48  # tokens of a made-up trace
@@ -44,7 +47,23 @@ def inspect(pair: Any, prompt: str, *, seconds: float = 0.0, **asked: Any) -> sp
     return answer_to(prompt, asked["max_new_tokens"], **given)
 
 
+class NoTrainings(Trainings):
+    """Trainings that are over at once: requests are read and files opened as ever, but no process trains."""
+
+    def warm(self) -> None:
+        pass
+
+    def run(self, request: TrainingRequest, name: str, session: str) -> Iterator[Update]:
+        run = self._open(request, name, session)
+        run.over = True
+        event = {"kind": "verdict", "text": "Nothing was trained.", "table": [list(request.gates), [request.steps]]}
+        run.events.append(event)
+        yield Update("training", "Step 1 of 1.", 1.0)
+        yield Update("done", "Done.", 1.0, None, 0, (event,))
+
+
 def install(seconds: float = 0.0) -> None:
     """For a process of its own: from now on there are no other models."""
     speckd.load_pair = load_pair
     speckd.inspect = lambda *given, **asked: inspect(*given, seconds=seconds, **asked)
+    app.main.Trainings = NoTrainings

@@ -1,6 +1,7 @@
 """What a shared page refuses, and how: the length of its line, its clocks, its listed pairs, its door."""
 
 import asyncio
+import json
 import logging
 import sys
 import threading
@@ -16,7 +17,7 @@ import torch
 import speckd
 from app import engine as engines
 from app.engine import Engine, Question, Step
-from app.guard import OPEN, POLICY, Guard, route_path
+from app.guard import OPEN, POLICY, Guard, refusal, route_path
 from app.sessions import Shelf
 from app.settings import ON_A_SPACE, SMOLLM2, Settings
 from tests.app import stand_in
@@ -212,6 +213,16 @@ def test_kept_things_are_forgotten_when_nobody_asks_for_them(monkeypatch: pytest
 # --- the door -------------------------------------------------------------------------------------------------------
 
 
+BLOCKS: Any = SimpleNamespace(  # as much of a gr.Blocks as the door looks at
+    blocks={3: SimpleNamespace(stop=SimpleNamespace(_is_server_fn=True), load=lambda: None)},
+    fns={
+        0: SimpleNamespace(api_name="run", api_visibility="private", inputs=[], targets=[(3, "run")]),
+        1: SimpleNamespace(api_name="inspect", api_visibility="public", inputs=[1, 2], targets=[(None, None)]),
+        2: SimpleNamespace(api_name="leave", api_visibility="private", inputs=[], targets=[(0, "unload")]),
+    },
+)
+
+
 def knock(
     path: str, method: str = "GET", body: bytes = b"", limit: int = 1_000, **scope: Any
 ) -> tuple[int, dict[str, str]]:
@@ -236,7 +247,8 @@ def knock(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asked = {"type": "http", "method": method, "path": path, "headers": [], "root_path": "", **scope}
+    page = SimpleNamespace(get_blocks=lambda: BLOCKS)
+    asked = {"type": "http", "method": method, "path": path, "headers": [], "root_path": "", "app": page, **scope}
     asyncio.run(Guard(app, limit)(asked, receive, send))  # type: ignore[arg-type]
     if not sent:
         return 0, {}
@@ -274,13 +286,53 @@ def test_what_the_page_does_not_use_is_closed(path: str) -> None:
 
 
 def test_requests_are_bounded_whatever_length_they_promise() -> None:
-    assert knock("/gradio_api/queue/join", "POST", b"x" * 1_000)[0] == 200
-    assert knock("/gradio_api/queue/join", "POST", b"x" * 1_001)[0] == 0, "nothing is read on"
+    call = json.dumps({"data": ["", "x" * 900], "fn_index": 1, "session_hash": "a"}).encode()
+    assert knock("/gradio_api/queue/join", "POST", call + b" " * (1_000 - len(call)))[0] == 200
+    assert knock("/gradio_api/queue/join", "POST", call + b" " * (1_001 - len(call)))[0] == 413
     headers = [(b"content-length", b"1001")]
     assert knock("/gradio_api/queue/join", "POST", headers=headers)[0] == 413
     assert knock("/gradio_api/queue/join", "POST", headers=[(b"content-length", b"-5")])[0] == 413
     for method in ("PUT", "DELETE", "PATCH", "TRACE", "CONNECT"):
         assert knock("/config", method)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("queue/join", {"data": ["a", 1], "fn_index": 1, "session_hash": "s-1_x"}, None),
+        ("queue/join", {"data": [], "fn_index": 0, "session_hash": "s", "event_data": {"run": {}}}, None),
+        ("queue/join", {"data": [], "fn_index": 2, "session_hash": "s"}, "no such function"),
+        ("queue/join", {"data": [], "fn_index": 9, "session_hash": "s"}, "no such function"),
+        ("queue/join", {"data": [], "fn_index": "0", "session_hash": "s"}, "no such function"),
+        ("queue/join", {"data": [], "fn_index": 0}, "no such function"),
+        ("queue/join", {"data": [], "fn_index": 0, "session_hash": "../x"}, "no proper name"),
+        ("queue/join", {"data": [], "fn_index": 0, "session_hash": "x" * 65}, "no proper name"),
+        ("queue/join", {"data": ["a"], "fn_index": 1, "session_hash": "s"}, "takes 2 values"),
+        ("queue/join", {"data": {"0": 1}, "fn_index": 0, "session_hash": "s"}, "takes 0 values"),
+        ("queue/join", {"data": ["a", {"path": "/etc/passwd"}], "fn_index": 1, "session_hash": "s"}, "Each value"),
+        ("queue/join", [1], "JSON object"),
+        ("queue/join", None, "JSON object"),
+        ("call/inspect", {"data": ["a", None]}, None),
+        ("call/inspect", {"data": ["a", ["b"]]}, "Each value"),
+        ("call/inspect", {"data": ["a", "b", "c"]}, "takes 2 values"),
+        ("call/distill", {"data": []}, "no such function"),
+        ("component_server", {"component_id": 3, "fn_name": "stop", "session_hash": "s", "data": {"a": [1]}}, None),
+        ("component_server", {"component_id": 3, "fn_name": "load", "session_hash": "s"}, "no such function"),
+        ("component_server", {"component_id": 3, "fn_name": "__class__", "session_hash": "s"}, "no such function"),
+        ("component_server", {"component_id": 8, "fn_name": "stop", "session_hash": "s"}, "no such function"),
+        ("component_server", {"component_id": 3, "fn_name": "stop"}, "no such function"),
+        ("component_server", {"component_id": [3], "fn_name": "stop", "session_hash": "s"}, "no such function"),
+    ],
+)
+def test_a_call_that_fits_no_function_is_one_sentence(path: str, body: Any, words: str | None) -> None:
+    told = refusal(f"/gradio_api/{path}", json.dumps(body).encode(), BLOCKS)
+    assert told is None if words is None else (told is not None and words in told)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"a": 1} x', b"[" * 200_000])
+def test_a_call_that_is_no_json_is_one_sentence(body: bytes) -> None:
+    assert refusal("/gradio_api/queue/join", body, BLOCKS) == "This is not JSON."
+    assert knock("/gradio_api/queue/join", "POST", body[:900])[0] == 422
 
 
 def test_every_answer_tells_a_browser_what_it_may_fetch() -> None:

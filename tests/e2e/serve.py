@@ -1,7 +1,8 @@
 """The real page in a process of its own, on PORT. `python tests/e2e/serve.py` serves it without models, with --models
 the packaged pair stands behind it, with --missing no model can be had, --panels serves panels side by side, and with
 --distill made-up training runs stand behind the Distill tab (tests/e2e/scripted.py); --learn serves the Learn tab alone
-(tests/e2e/learn_page.py)."""
+(tests/e2e/learn_page.py). With
+--stand-in, models that answer at once with made-up traces (tests/app/stand_in.py)."""
 
 import os
 import sys
@@ -52,6 +53,10 @@ def no_model(*_: object, **__: object) -> speckd.Pair:
 if __name__ == "__main__":
     if "--missing" in sys.argv:
         speckd.load_pair = no_model
+    if "--stand-in" in sys.argv:
+        from tests.app import stand_in
+
+        stand_in.install(float(os.environ.get("STAND_IN_SECONDS", 0)))
     if "--panels" in sys.argv:
         page = panels_side_by_side()
     elif "--distill" in sys.argv:
