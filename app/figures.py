@@ -164,8 +164,7 @@ def race(quantity: str) -> "Figure":
         colour = f"rgb({hue})"
         parts: dict[str, dict[str, Any]] = {  # the letter stands an en space off, clear of the last held-out point
             "line": {
-                "mode": "lines+markers", "line": {"color": colour, "width": 2, "dash": dash},
-                "marker": {"color": colour, "size": 3, "symbol": symbol},
+                "mode": "lines", "line": {"color": colour, "width": 2, "dash": dash},  # a marker each is slow to draw
                 "hovertemplate": f"{letter}, step %{{x}}<br>{chart.label} {shown}<extra></extra>",
             },
             "held_out": {

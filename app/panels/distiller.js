@@ -7,8 +7,10 @@
   "use strict";
   const SpecKD = (window.SpecKD = window.SpecKD || {});
   const POLL = 800; // milliseconds between two looks at the loading of the models
-  const STOP_PATIENCE = 900; // milliseconds until Stop no longer waits for the server's last word
+  const STOP_PATIENCE = 700; // milliseconds until Stop no longer waits for the server's last word
   const BETWEEN_PAINTS = 150; // milliseconds
+  const SLOWEST_PAINT = 2000;
+  const LONGEST_FRAME = 120;
   const PLAY = 6000; // milliseconds that a recorded run plays
   const LONGEST_LINK = 1500; // characters of pasted prompts that still fit an address
   const DEFAULTS = { student: "young", teacher: "packaged", data: "shipped", text: "", responses: "file", gates: ["topk:k=5:beta=0.01", "none"], steps: 24, batch_size: 4, learning_rate: 0.001, lora_rank: 64, seed: 0 };
@@ -368,18 +370,26 @@
       }, () => { mine.asking = false; });
     }
 
-    /* Rows of a fast machine come quicker than anybody can read: they are drawn together, some times a second. */
-    let paintTimer = 0;
-    let painted = 0;
+    /* Rows of a fast machine come quicker than anybody can read or this browser can draw: they are drawn together, and
+       drawing takes a quarter of the time at most, so that a click is always heard. */
+    let painting = false;
+    let wanted = false;
     function grew() {
-      clearTimeout(paintTimer);
-      const wait = painted + BETWEEN_PAINTS - performance.now();
-      if (wait > 0) paintTimer = setTimeout(paintGrown, wait);
-      else paintGrown();
+      wanted = true;
+      if (painting) return;
+      painting = true;
+      const begun = performance.now();
+      wanted = false;
+      paintGrown();
+      const rest = () => setTimeout(() => {
+        painting = false;
+        if (wanted) grew();
+      }, Math.max(BETWEEN_PAINTS, 3 * (performance.now() - begun)));
+      Promise.race([race.drawn(), new Promise((done) => setTimeout(done, SLOWEST_PAINT))]).then(rest, rest); // no frames, no charts: a hidden page
     }
     function paintGrown() {
+      if (!live || !live.run.start) return;
       const { run } = live;
-      if (!run.start) return;
       if (shown !== run) {
         shown = run;
         app.classList.remove("sk-waiting");
@@ -387,7 +397,6 @@
       }
       if (following) moment = run.newest.step;
       paint();
-      painted = performance.now();
     }
 
     /* --- the moment that everything shows -------------------------------------------------------------------------------- */
@@ -454,16 +463,20 @@
       halt();
       const last = reached();
       const from = moment >= last ? 0 : moment;
-      const started = performance.now();
-      play = { frame: 0 };
+      const mine = play = { frame: 0 };
+      let elapsed = 0;
+      let before = null;
       const tick = (now) => {
-        const step = Math.min(last, from + Math.floor(((now - started) / PLAY) * last));
+        if (play !== mine) return;
+        if (before !== null) elapsed += Math.min(now - before, LONGEST_FRAME); // a browser that is busy shows every step too
+        before = now;
+        const step = Math.min(last, from + Math.floor((elapsed / PLAY) * last));
         if (step !== moment) setMoment(step);
-        if (step < last) play.frame = requestAnimationFrame(tick);
+        if (step < last) mine.frame = requestAnimationFrame(tick);
         else halt();
       };
       setMoment(from);
-      play.frame = requestAnimationFrame(tick);
+      race.drawn().then(() => { if (play === mine) mine.frame = requestAnimationFrame(tick); });
     }
     playButton.addEventListener("click", () => { if (play) halt(); else begin(); showScrubber(); });
 

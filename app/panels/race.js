@@ -102,6 +102,7 @@
     let moment = 0;
     let upTo = Infinity; // points beyond this step are not there yet: a run that plays
     let frame = 0;
+    let drawing = Promise.resolve(); // until Plotly has drawn what was asked for last
 
     const charts = Object.entries(figures).map(([quantity, text]) => {
       const figure = typeof text === "string" ? JSON.parse(text) : text;
@@ -189,7 +190,9 @@
     }
     function drawAll() {
       cancelAnimationFrame(frame);
-      frame = requestAnimationFrame(() => { if (run) charts.forEach(draw); });
+      drawing = new Promise((done) => {
+        frame = requestAnimationFrame(() => done(run ? Promise.all(charts.map(draw)) : null));
+      });
     }
 
     function place(chart) {
@@ -255,6 +258,7 @@
         }
         charts.forEach(place);
       },
+      drawn: () => drawing,
       charts,
       destroy: () => { theme.disconnect(); cancelAnimationFrame(frame); charts.forEach((chart) => chart.plot.destroy()); },
     };

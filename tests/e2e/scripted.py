@@ -24,6 +24,7 @@ from app.settings import Settings, settings_for
 from tests.app import synthetic
 
 BEAT = 0.02  # seconds between two events
+TOGETHER = 6  # events in one update: gradio would choke on fifty updates a second
 DEFAULTS = {
     "student": "young", "teacher": "packaged", "data": "shipped", "text": "", "responses": "file",
     "gates": ["topk:k=5:beta=0.01", "none"], "steps": 24, "batch_size": 4, "learning_rate": 1e-3, "lora_rank": 64,
@@ -69,6 +70,7 @@ def build(page: gr.Blocks, trainings: Any, settings: Settings) -> None:
         events = synthetic.recording(
             steps, gates=request["gates"], seed=int(request["seed"]), kept=True, probe_every=every
         )
+        first = 0
         for at, one in enumerate(events):
             time.sleep(BEAT)
             if stop.is_set() and kind == "deaf":
@@ -77,15 +79,14 @@ def build(page: gr.Blocks, trainings: Any, settings: Settings) -> None:
                 yield {**told, "state": "stopped", "text": f"Stopped. {at} events are kept.", "from": at}
                 return
             if kind == "fail" and at == 12:
-                yield {
-                    **told,
-                    "state": "failed",
-                    "text": "The loss is no longer a number: lower the learning rate.",
-                    "from": at,
-                }
+                text = "The loss is no longer a number: lower the learning rate."
+                yield {**told, "state": "failed", "text": text, "from": at}
                 return
             log.append(one)
-            if kind == "gap" and 5 <= at < 20:
+            if at + 1 < len(events) and (at + 1) % TOGETHER:
+                continue
+            part, first = events[first : at + 1], at + 1
+            if kind == "gap" and 5 <= at < 25:
                 continue
             step = one.get("step", one.get("row", {}).get("step", 0))
             yield {
@@ -94,8 +95,8 @@ def build(page: gr.Blocks, trainings: Any, settings: Settings) -> None:
                 "text": f"Step {step} of {steps}, racer {'AB'[one.get('racer', 0)]}.",
                 "share": at / len(events),
                 "seconds_left": BEAT * (len(events) - at),
-                "from": at,
-                "events": text_of([one]),
+                "from": at + 1 - len(part),
+                "events": text_of(part),
             }
         yield {**told, "state": "done", "text": "Both racers are through.", "from": len(events)}
 
