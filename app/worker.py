@@ -11,11 +11,13 @@ the first step), {"left": true} or {"failed": one sentence}.
 """
 
 import ctypes
+import functools
 import gc
 import json
 import logging
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -70,7 +72,9 @@ class Bench:
             self._say({"state": "loading", "text": "The trainer is getting ready.", "share": None})
             self._lay_ready(teacher, student)
             assert self._spare is not None
-            fill_teacher_cache(self._spare[1], DistillSettings(**settings), self._progress)
+            usual = DistillSettings(**settings)
+            _check_cache(self._spare[1], usual.cache_folder)
+            fill_teacher_cache(self._spare[1], usual, self._progress)
             self._say({"state": "ready", "text": "The trainer is ready.", "share": None})
         except Exception as error:
             log.warning("The trainer starts cold: %s", error)
@@ -104,7 +108,8 @@ class Bench:
         try:
             asked = DistillSettings(**settings)
             usual = (asked.teacher, asked.student)
-            distill(asked, stop_file=stop_file, on_event=tell, on_progress=progress, load=self._load)
+            load = functools.partial(self._load, cache_folder=asked.cache_folder)
+            distill(asked, stop_file=stop_file, on_event=tell, on_progress=progress, load=load)
             outcome: dict[str, Any] = {"done": True}
         except Left:
             outcome = {"left": True}
@@ -137,7 +142,12 @@ class Bench:
     def _progress(self, done: Any) -> None:
         self._say({"progress": [done.stage, done.done, done.total]})
 
-    def _load(self, teacher: str, student: str, **others: Any) -> Any:
+    def _load(self, teacher: str, student: str, *, cache_folder: str | None, **others: Any) -> Any:
+        pair = self._ready_or_loaded(teacher, student, **others)
+        _check_cache(pair, cache_folder)
+        return pair
+
+    def _ready_or_loaded(self, teacher: str, student: str, **others: Any) -> Any:
         from speckd.pairs import load_pair
 
         on_progress = others.pop("on_progress", None)
@@ -158,6 +168,18 @@ class Bench:
         gc.collect()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def _check_cache(pair: Any, folder: str | None) -> None:
+    """The page's teacher cache may be that of another teacher (a wheel was installed since), or damaged: it goes."""
+    from speckd.teacher_cache import CacheMismatch, TeacherCache, tokenizer_sha256
+
+    if folder is None or not Path(folder).exists():
+        return
+    try:
+        TeacherCache(folder, pair.teacher_sha256, tokenizer_sha256(pair.tokenizer))
+    except CacheMismatch:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import speckd
 from app import training
 from app.engine import Engine
 from app.settings import ON_A_SPACE, Settings
@@ -356,6 +358,23 @@ def test_a_folder_laid_out_by_somebody_else_is_not_used(tmp_path: Path, monkeypa
     root = training.fresh_root()
     assert root.is_dir() and not list((tmp_path / "trap").iterdir()) and root.resolve().parents[1] == tmp_path.resolve()
     assert root.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_cache_of_another_teacher_is_made_anew(pair: Any, rows: str, home: Path, tmp_path: Path) -> None:
+    from app.worker import Bench
+    from speckd.teacher_cache import CacheWriter, TeacherCache, tokenizer_sha256
+
+    cache = tmp_path / "cache"
+    CacheWriter(cache, "another teacher", "another tokenizer")
+    (tmp_path / "data.jsonl").write_text(rows)
+    asked = ask(rows, teacher=pair[0], student=pair[1], steps=1)
+    settings = asked.settings(str(tmp_path / "run"), str(tmp_path / "data.jsonl"))
+    settings = replace(settings, eval_data=str(home), cache_folder=str(cache), gates=("none",))
+    said: list[dict[str, Any]] = []
+    Bench(said.append).work(asdict(settings), str(tmp_path / "stop"), str(tmp_path / "leave"))
+    assert said[-1] == {"done": True}
+    loaded = speckd.load_pair(*pair)
+    assert TeacherCache(cache, loaded.teacher_sha256, tokenizer_sha256(loaded.tokenizer)).index
 
 
 def test_the_process_speaks_of_its_state_before_anything_runs() -> None:

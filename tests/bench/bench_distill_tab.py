@@ -58,8 +58,11 @@ def tell(what: str, seconds: float, processor_seconds: float | None = None) -> N
 
 
 def processor(trainings: Trainings) -> float:
-    """Processor seconds of the process that trains, so far."""
-    fields = Path(f"/proc/{trainings._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    """Processor seconds of the process that trains, so far; 0 while there is none."""
+    pid = trainings._process.pid
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
@@ -121,7 +124,7 @@ def leavers(trainings: Trainings, request: TrainingRequest, count: int) -> None:
 def settle(trainings: Trainings) -> None:
     """Until the trainer has a fresh pair ready and rests."""
     before = -1.0
-    while processor(trainings) - before > 0.05:
+    while trainings._process.pid is None or abs(processor(trainings) - before) > 0.05:
         before = processor(trainings)
         time.sleep(1.0)
 
