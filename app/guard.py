@@ -155,7 +155,23 @@ def refusal(path: str, body: bytes, blocks: gr.Blocks) -> str | None:
         return f'This function takes {n_values} values, all of them and in their order, as "data": [...].'
     if any(isinstance(value, dict | list) for value in values):
         return "Each value is a text, a number, true, false or null."
+    if _names_a_file(asked.get("event_data")):
+        return "What the page tells holds no files."
     return None
+
+
+def _names_a_file(data: Any) -> bool:
+    """Whether gradio would take a part of it for a file."""
+    left = [data]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if "path" in one:
+                return True
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return False
 
 
 def _only_for_the_end(function: Any) -> bool:

@@ -301,6 +301,11 @@ def test_requests_are_bounded_whatever_length_they_promise() -> None:
     [
         ("queue/join", {"data": ["a", 1], "fn_index": 1, "session_hash": "s-1_x"}, None),
         ("queue/join", {"data": [], "fn_index": 0, "session_hash": "s", "event_data": {"run": {}}}, None),
+        (
+            "queue/join",
+            {"data": [], "fn_index": 0, "session_hash": "s", "event_data": {"a": [[{"path": "x"}]]}},
+            "holds no files",
+        ),
         ("queue/join", {"data": [], "fn_index": 2, "session_hash": "s"}, "no such function"),
         ("queue/join", {"data": [], "fn_index": 9, "session_hash": "s"}, "no such function"),
         ("queue/join", {"data": [], "fn_index": "0", "session_hash": "s"}, "no such function"),
