@@ -363,6 +363,12 @@ def q(s: Scene, at: Any = None, of: str = "proposal") -> Value:
 
 
 @a_field
+def outside(s: Scene, at: Any = None) -> Value:
+    """What the teacher gives to all tokens beyond its ten likeliest."""
+    return share(1 - sum(s.text.columns["teacher_top"]["prob"][s.place(at)]))
+
+
+@a_field
 def entropy(s: Scene, at: Any = None, of: str = "teacher") -> Value:
     return nats(s.text.columns[f"{of}_entropy"][s.place(at)])
 

@@ -200,6 +200,7 @@
 
     let playing = 0;
     let moment = 0;
+    let seen = Infinity; // points of a later step are not drawn yet: a prediction comes first
     let shownRun = null;
     function makeRunParts() {
       if (parts.race) return;
@@ -235,8 +236,9 @@
     }
     function toMoment(step) {
       moment = Math.max(0, Math.min(shownRun.steps, step));
-      parts.race.setMoment(moment);
-      parts.probe.setMoment(moment);
+      seen = Math.max(seen, moment);
+      parts.race.setMoment(moment, seen);
+      parts.probe.setMoment(moment, seen);
       showMoment();
       toldMoved();
     }
@@ -260,8 +262,9 @@
       for (const plot of parts.raceBox.querySelectorAll(".sk-plot")) plot.style.height = (views.includes("probe") ? 180 : 300) + "px";
       shownRun = material;
       moment = state.step;
-      parts.race.show(material, { step: moment });
-      parts.probe.show(material, { step: moment, racer: state.racer });
+      seen = moment > 0 ? Infinity : 0;
+      parts.race.show(material, { step: moment, until: seen });
+      parts.probe.show(material, { step: moment, upTo: seen, racer: state.racer });
       showMoment();
       chip.textContent = "recorded run";
       chip.classList.remove("sk-chip-live");
@@ -392,6 +395,7 @@
     /* --- words into nodes ---------------------------------------------------------------------------------------------------------- */
 
     let sources = []; // of the step that is being written
+    let readOn = () => {}; // shows what follows the step's question
     function build(node) {
       if (typeof node === "string") return document.createTextNode(node.replace(/\b(Top|Spec)-k\b/g, "$1\u2011k")); // never broken at a line's end
       const children = () => (node.children || []).map(build);
@@ -511,6 +515,7 @@
           showScore();
         }
         reveal(task.reveal || {});
+        readOn();
       };
       const wants = (text) => { result.replaceChildren(el("span", { text })); };
 
@@ -592,6 +597,16 @@
       heading.replaceChildren(...step.title.map(build));
       sources = [];
       const nodes = step.body.map(build);
+      /* What follows a question gives its answer away: it waits for the prediction, or for one who does not want to make it. */
+      const at = step.body.findIndex((node) => node.tag === "exercise");
+      if (at >= 0 && at < nodes.length - 1 && !(step.body[at].id in kept.first)) {
+        const after = el("div", { class: "sk-learn-after", hidden: true }, ...nodes.splice(at + 1));
+        const skip = el("button", { type: "button", class: "sk-button sk-quiet sk-learn-skip", text: "Read on without predicting", onclick: () => { readOn(); after.querySelector("p, ul, div").scrollIntoView({ block: "nearest" }); } });
+        readOn = () => { after.hidden = false; skip.remove(); };
+        nodes.push(skip, after);
+      } else {
+        readOn = () => {};
+      }
       if (own && step.state.trace === "healed") nodes.unshift(el("p", { class: "sk-learn-note sk-small", text: "The numbers and exercises below are those of your sentence. The words were written beside the recorded one." }));
       if (sources.length) nodes.push(el("ol", { class: "sk-learn-sources sk-small sk-muted", "aria-label": "Sources" }, ...sources.map((text) => el("li", { text }))));
       body.replaceChildren(...nodes);

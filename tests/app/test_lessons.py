@@ -307,6 +307,13 @@ def raw_field(raw: Raw, spec: str, knobs: dict[str, Any], pin: str) -> float:
         return sum(chosen) / len(chosen) if chosen else math.nan
     if name == "tvd":
         return d["divergence"]["tvd"][t]
+    if name == "p" and args["of"] == "favourite":
+        return max(d["teacher_top"]["prob"][t])
+    if name == "outside":
+        rest = 1.0
+        for probability in d["teacher_top"]["prob"][t]:
+            rest -= probability
+        return rest
     if name == "divergence":
         return inf(d["divergence"][knobs["divergence"]][t])
     if name == "share":

@@ -416,3 +416,25 @@ def test_axe_finds_nothing_serious(learn: Callable[..., Any], dark: bool, width:
     page.get_by_role("button", name="Glossary").click()
     page.wait_for_selector(".sk-learn-glossary")
     assert findings(page) == []
+
+
+def test_what_follows_a_question_waits_for_the_prediction(learn: Callable[..., Any]) -> None:
+    page = learn("when-not", 1).page
+    after = page.locator(".sk-learn-after")
+    assert after.is_hidden()
+    assert page.locator(".sk-race-ring").count() and page.locator(".sk-learn-play output").inner_text().startswith(
+        "step 0"
+    )
+    page.locator(".sk-learn-options input").first.check()
+    page.locator(".sk-learn-check").click()
+    assert after.is_visible() and page.locator(".sk-learn-skip").count() == 0
+    steps = lessons.run_facts("cold-start").steps
+    assert page.locator(".sk-learn-play output").inner_text() == f"step {steps} of {steps}", (
+        "the picture shows the answer"
+    )
+    go(page, "curriculum", 1)
+    assert after.is_hidden()
+    page.get_by_role("button", name="Read on without predicting").click()
+    assert after.is_visible()
+    go(page, "when-not", 1)
+    assert page.locator(".sk-learn-after").count() == 0, "a question that was answered hides nothing any more"
