@@ -485,6 +485,7 @@
     function makeSide() {
       const made = {
         verdict: el("section", { class: "sk-outcome", hidden: true, "aria-label": "What happened" }),
+        send: el("div", { class: "sk-after-buttons", hidden: true }),
         now: el("section", { class: "sk-now", "aria-label": "Figures at this step" }),
         held: el("section", { class: "sk-held", "aria-label": "Held-out figures" }),
         after: el("section", { class: "sk-after", hidden: true, "aria-label": "Take it home" }),
@@ -492,7 +493,7 @@
           el("p", { class: "sk-muted" }, "Each row of the probe reads the same held-out answer again, some steps later. Hatched tokens are those that the gate rejects: as the student learns there are fewer, and what it may learn from grows."),
           el("p", { class: "sk-muted sk-words-links" }, "Learn: ", lessonLink("gate", "the gate"), " · ", lessonLink("curriculum", "the implicit curriculum"), " · ", lessonLink("when-not", "when not to gate"))),
       };
-      side.append(made.verdict, made.now, made.held, made.after, made.words);
+      side.append(made.verdict, made.send, made.now, made.held, made.after, made.words);
       return made;
     }
     function lessonLink(lesson, text) {
@@ -542,8 +543,19 @@
       if (shown.verdict && Array.isArray(shown.verdict.table) && shown.verdict.table.length > 1) {
         const [first, ...rest] = shown.verdict.table;
         const cell = (value) => (typeof value === "number" ? number(value) : value === null || value === undefined ? "–" : SpecKD.visible(String(value)));
-        const table = el("table", { class: "sk-figures sk-held-table" }, el("thead", {}, append(el("tr", {}), first.map((text, i) => (i ? el("th", { scope: "col", class: "sk-num", text: cell(text) }) : head())))),
-          append(el("tbody", {}), rest.map((line) => append(el("tr", {}), line.map((value, i) => el(i ? "td" : "th", i ? { class: "sk-num", text: cell(value) } : { scope: "row", text: cell(value) }))))));
+        /* "3.11 (−0.207)": what stands in brackets is the smaller print. */
+        const print = (node, value) => {
+          const [, main, more] = /^(.+?)(?: \((.+)\))?$/s.exec(cell(value)) || ["", cell(value), ""];
+          node.append(main);
+          if (more) node.append(el("small", { text: more }));
+          return node;
+        };
+        const headCell = (value) => {
+          const racer = shown.racers.find((one) => one.name === value);
+          return racer ? racerHead(racer) : el("th", { scope: "col", class: "sk-num", text: cell(value) });
+        };
+        const table = el("table", { class: "sk-figures sk-held-table" }, el("thead", {}, append(el("tr", {}), first.map((text, i) => (i ? headCell(text) : head())))),
+          append(el("tbody", {}), rest.map((line) => append(el("tr", {}), line.map((value, i) => print(i ? el("td", { class: "sk-num" }) : el("th", { scope: "row" }), value))))));
         return parts.held.replaceChildren(el("div", { class: "sk-scroll", tabindex: "0", role: "region", "aria-label": "Table of held-out figures" }, table));
       }
       const before = shown.racers.map((one) => SpecKD.lastAt(one.heldOut, 0)).find(Boolean) || null;
@@ -563,9 +575,14 @@
     function tellOutcome() {
       const text = shown && shown.verdict ? shown.verdict.text : "";
       parts.verdict.hidden = !text;
-      if (text) parts.verdict.replaceChildren(el("p", { text: SpecKD.visible(text) }));
+      if (text && parts.verdict.dataset.of !== shown.key) {
+        parts.verdict.dataset.of = shown.key;
+        const [, first, rest] = /^(.*?[.!?])(?:\s+(\p{Lu}.*))?$/su.exec(text) || ["", text, ""];
+        parts.verdict.replaceChildren(el("p", { class: "sk-outcome-first", text: SpecKD.visible(first) }));
+        if (rest) parts.verdict.append(el("p", { class: "sk-small sk-muted", text: SpecKD.visible(rest) }));
+      }
       const kept = shown ? shown.kept : null;
-      parts.after.hidden = !kept;
+      parts.after.hidden = parts.send.hidden = !kept;
       parts.words.hidden = Boolean(kept);
       if (kept && parts.after.dataset.of !== shown.key) {
         parts.after.dataset.of = shown.key;
@@ -573,7 +590,8 @@
           const racer = shown.racers[one.racer];
           return el("button", { type: "button", class: "sk-button", onclick: () => inspect(one, racer) }, racer ? SpecKD.racerMark(racer.index) : null, el("span", { text: racer && shown.racers.length > 1 ? `Inspect ${racer.letter}` : "Inspect this student" }));
         });
-        const nodes = [append(el("div", { class: "sk-after-buttons" }), buttons)];
+        parts.send.replaceChildren(...buttons);
+        const nodes = [];
         if (kept.command) {
           const code = el("code", { class: "sk-command", tabindex: "0", text: SpecKD.visible(kept.command) });
           const copy = el("button", { type: "button", class: "sk-button sk-quiet sk-small", text: "Copy", onclick: () => copyText(kept.command, "The command is copied.", "select it and copy by hand.") });

@@ -9,7 +9,7 @@
   const LEFT = 38; // pixels for the steps' numbers
   const RIGHT = 44; // for each row's acceptance rate
   const TOP = 52; // for the tokens, aslant
-  const LEAST_ROW = 7;
+  const LEAST_ROW = 4;
   const LEAST_COLUMN = 14; // room for a name aslant above it
   const MOST_ROW = 26;
   const REST = 400; // milliseconds without a move until the strip's spoken labels follow
@@ -32,6 +32,7 @@
     let shape = null; // where things are on the canvas
     let stripOf = ""; // what the strip shows
     let small = null; // its trace
+    let lastShown = null; // the row that was brought into view
     let resting = 0;
 
     const heading = el("h2", { class: "sk-probe-title" }, el("span", { text: "The probe" }), lessons.probe ? SpecKD.lesson(...lessons.probe) : null);
@@ -209,7 +210,7 @@
           pen.translate(at.x(t) + at.column / 2 + 2, at.top - 6);
           pen.rotate(-Math.PI / 3.4);
           pen.fillStyle = colour(t === cell.t ? "--sk-ink" : "--sk-muted");
-          pen.fillText(cut(pen, SpecKD.shown(text), TOP + 4), 0, 0);
+          pen.fillText(cut(pen, SpecKD.shown(text), TOP - 2), 0, 0);
           pen.restore();
         });
       }
@@ -288,6 +289,11 @@
         rowMark.style.transform = `translate(${LEFT - 2}px, ${shape.y(row) - 2}px)`;
         rowMark.style.width = shape.n * shape.column + 3 + "px";
         rowMark.style.height = shape.tall(row) + 3 + "px";
+        if (shape.height > box.clientHeight + 4 && lastShown !== row) { // a long run: keep the moment in view
+          const y = shape.y(row);
+          if (y < box.scrollTop + shape.top || y + 2 * shape.high > box.scrollTop + box.clientHeight) box.scrollTop = y - box.clientHeight / 2;
+        }
+        lastShown = row;
       }
       const over = all[cell.row];
       cellMark.hidden = !over || cell.t < 0;

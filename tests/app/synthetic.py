@@ -218,12 +218,11 @@ def recording(
     told = [answer("teacher", None, 2.0, n), answer("before", None, 0.0, max(1, n // 2))]
     told += [answer("after", racer, skill, max(1, n * 3 // 4)) for racer, skill in reached.items()]
     events.append({"kind": "answers", "prompt": prompt, "answers": told})
-    letters = "AB"
-    table = [["", "before", *(letters[racer] for racer in reached), "A − B"][: 2 + len(reached) + (len(reached) > 1)]]
-    for label, name, form in (("divergence, nats", "divergence", "{:.2f}"), ("TAR, k = 5", "tar", "{:.0%}")):
+    table = [["Held out", "before", *(names[gate.split(":")[0]] for gate in gates)]]
+    for label, name in (("Divergence (nats a token)", "divergence"), ("TAR (share of tokens)", "tar")):
+        first = scores(0)[name]
         after = [scores(skill)[name] for skill in reached.values()]
-        line = [label, form.format(scores(0)[name]), *map(form.format, after)]
-        table.append(line + ([form.format(after[0] - after[1])] if len(after) > 1 else []))
+        table.append([label, f"{first:.3g}", *(f"{value:.3g} ({value - first:+.3g})" for value in after)])
     text = "Plain distillation reached the lower divergence here; the gate masked 18% of it away."
     events.append({"kind": "verdict", "text": text, "table": table})
     if kept:

