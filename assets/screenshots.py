@@ -1,7 +1,7 @@
 """Take the README's pictures from the real page: python assets/screenshots.py [FOLDER]
 
-Starts the page on a free port without loading a model (the recorded answer is what the pictures show), and writes
-desktop and phone, light and dark.
+Starts the page on a free port without loading a model (the pictures show recorded answers and runs), and writes each
+tab, desktop and phone, light and dark.
 """
 
 import sys
@@ -15,13 +15,13 @@ from playwright.sync_api import sync_playwright
 from app.main import build, launch_options
 from tests.browser import FLAGS, MISSING, find_browser
 
-FRAGMENT = "#gate=topk&k=5&at=9"
-PICTURES = {
-    "inspect-light": (1280, 800, "light"),
-    "inspect-dark": (1280, 800, "dark"),
-    "phone-light": (390, 844, "light"),
-    "phone-dark": (390, 844, "dark"),
+TABS = {  # what is opened, and what must be on screen before the picture is taken
+    "inspect": ("#gate=topk&k=5&at=9", "#tab-inspect .sk-lanes .sk-plot[data-drawn]"),
+    "distill": ("#tab=distill", "#tab-distill .sk-plot[data-drawn]"),
+    "learn": ("#tab=learn&lesson=gate&step=3", "#tab-learn .sk-strip .sk-token"),
 }
+SIZES = {"": (1280, 800), "-phone": (390, 844)}
+PLAYED = 8_000  # milliseconds in which the recorded run has played
 
 
 def main(folder: Path) -> None:
@@ -30,19 +30,21 @@ def main(folder: Path) -> None:
         sys.exit(MISSING)
     folder.mkdir(parents=True, exist_ok=True)
     page = build(load_models=False)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **launch_options())
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **launch_options(page))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        for name, (width, height, scheme) in PICTURES.items():
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-            tab = context.new_page()
-            tab.goto(url + FRAGMENT)
-            tab.wait_for_selector(".sk-lanes .sk-plot[data-drawn]", timeout=60_000)
-            tab.wait_for_selector(".sk-status[data-state=ready]")
-            tab.wait_for_timeout(400)  # the last short transition
-            tab.screenshot(path=folder / f"{name}.png", full_page=width < 500)
-            print(folder / f"{name}.png")
-            context.close()
+        for tab, (fragment, drawn) in TABS.items():
+            for size, (width, height) in SIZES.items():
+                for scheme in ("light", "dark"):
+                    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+                    visit = context.new_page()
+                    visit.goto(url + fragment)
+                    visit.wait_for_selector(drawn, timeout=60_000)
+                    visit.wait_for_timeout(PLAYED if tab == "distill" else 1_000)  # motion comes to rest
+                    file = folder / f"{tab}{size}-{scheme}.png"
+                    visit.screenshot(path=file, full_page=bool(size))
+                    print(file)
+                    context.close()
         browser.close()
     page.close()
 
