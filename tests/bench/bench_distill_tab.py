@@ -1,6 +1,6 @@
 """The Distill tab's own figures: the default race, the same run by its command, and what those who leave leave behind.
 
-    python tests/bench/bench_distill_tab.py [--leavers 10] [--steps 30] [--no-command]
+    python tests/bench/bench_distill_tab.py [--leavers 10] [--steps 30] [--no-command] [--no-race]
 
 Wall seconds mean something on an idle machine alone, so each is printed with the processor seconds of the process that
 trains and the machine's load. Memory is what the page and the trainer hold between two runs.
@@ -33,6 +33,7 @@ def main() -> None:
     options.add_argument("--leavers", type=int, default=10, help="visitors who close the page mid-run (10)")
     options.add_argument("--steps", type=int, default=0, help="of the race; the page's default if 0")
     options.add_argument("--no-command", action="store_true", help="leave the command line's own run out")
+    options.add_argument("--no-race", action="store_true", help="only those who leave")
     chosen = options.parse_args()
     settings = Settings()
     trainings = Trainings(settings, Engine(settings))
@@ -44,8 +45,9 @@ def main() -> None:
         while trainings.status()["text"] != "The trainer is ready.":
             time.sleep(0.1)  # the process tells its state now and then
         tell("trainer ready", time.monotonic() - began, processor(trainings))
-        race(trainings, request)
-        if not chosen.no_command:
+        if not chosen.no_race:
+            race(trainings, request)
+        if not chosen.no_command and not chosen.no_race:
             command(request)
         leavers(trainings, request, chosen.leavers)
     finally:
