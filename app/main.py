@@ -55,6 +55,7 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
         with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
             learn.build(page, engine, settings)
     page.queue(max_size=settings.max_events, default_concurrency_limit=4, api_open=False)
+    page.space_id = None  # else gradio's script fetches fonts from another host on a Space, for a header not shown here
     if load_models:
         engine.warm()
         trainings.warm()
@@ -81,5 +82,6 @@ def launch_options(page: gr.Blocks) -> dict[str, Any]:
         "show_error": False,
         "max_file_size": 1,  # the page sends no files, and app/guard.py closes gradio's upload route
         "enable_monitoring": False,
+        "pwa": False,
         "run_history": False,  # what a visitor asked is kept nowhere
     }
