@@ -55,6 +55,7 @@ GATES = ("topk", "speck", "none", "hellinger", "adakd", "student_entropy", "teac
 RESPONSES = ("file", "teacher", "student", "mixed")
 ADAPTERS = ("young", "healed")  # students that go on with the adapter that they have
 KINDS = {"csv": "log.csv", "html": "report.html", "md": "report.md", "data": "data.jsonl"}
+BREATH = 0.15  # seconds between two updates that are told
 PATIENCE = 3.0  # seconds that a process has to leave a job by itself
 LOAN_START, LOAN_STEP = 20.0, 0.4  # seconds of a GPU loan: all but the steps, and a step until one was measured
 DEFAULTS: dict[str, Any] = {
@@ -299,7 +300,11 @@ class Trainings:
         if waiting - len(busy) >= self.settings.max_waiting:
             yield Update("failed", "Many trainings are waiting already: try again in a few minutes.")
             return
-        run = self._open(request, name, session)
+        try:
+            run = self._open(request, name, session)
+        except OSError as error:
+            yield Update("failed", f"The server can write no file ({error.strerror}): try again later.")
+            return
         updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
         threading.Thread(target=self._work, args=(run, updates.put), name="training", daemon=True).start()
         finished = False
@@ -316,6 +321,8 @@ class Trainings:
                     update = replace(later, first=update.first, events=update.events + later.events)
                 finished = update.state in ("done", "stopped", "failed")
                 yield update
+                if not finished:  # what comes meanwhile is told together: a fast machine would drown the browser
+                    run.left.wait(BREATH)
         finally:
             if not finished:  # nobody listens any more
                 run.leave()
