@@ -73,8 +73,15 @@ def to_csv(runs: Sequence[RunRecord]) -> str:
     writer.writeheader()
     for run in runs:
         for row in run.rows:
-            writer.writerow({"run": run.name, **row})
+            cells = {"run": run.name, **row}
+            writer.writerow({name: _inert(cell) if isinstance(cell, str) else cell for name, cell in cells.items()})
     return text.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Text that no spreadsheet takes for a formula; numbers stay as they are."""
+    text = text.replace("\r", " ")  # the writer leaves it bare, and a reader begins a new line there
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -119,9 +126,9 @@ def _with_change(before: Any, after: Any) -> str:
 
 def to_markdown(runs: Sequence[RunRecord], title: str, words: str = "", command: str = "") -> str:
     """The report in Markdown: the sentence, the held-out table, what was run, and the command that repeats it."""
-    parts = [f"# {title}", ""]
+    parts = [f"# {_as_words(title)}", ""]
     if words:
-        parts += [words, ""]
+        parts += [_as_words(words), ""]
     parts += [*_markdown_table(held_out_table(runs)), ""]
     last = [["Training", *(run.name for run in runs)]]
     for name, (label, unit) in TRAINING.items():
@@ -132,7 +139,7 @@ def to_markdown(runs: Sequence[RunRecord], title: str, words: str = "", command:
     parts += [*_markdown_table(last), ""]
     parts += [*_markdown_table(settings_table(runs)), ""]
     if command:
-        parts += ["The command that repeats it:", "", "```sh", command, "```", ""]
+        parts += ["The command that repeats it:", "", "```sh", command.replace("```", "` ` `"), "```", ""]
     return "\n".join(parts)
 
 
@@ -148,8 +155,23 @@ def _setting(value: Any) -> str:
 
 
 def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
+    lines = ["| " + " | ".join(_as_words(cell) for cell in line) + " |" for line in table]
     return [lines[0], "|---|" + "---:|" * (len(table[0]) - 1), *lines[1:]]
+
+
+def _as_words(text: str) -> str:
+    """Text that Markdown shows as it is: no tag, no link, no picture, no second cell or line."""
+    for sign, shown in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        ("|", "\\|"),
+        ("[", "\\["),
+        ("`", "\\`"),
+        ("\r", " "),
+        ("\n", " "),
+    ):
+        text = text.replace(sign, shown)
+    return text
 
 
 def _last(rows: Sequence[Row], name: str) -> Any:

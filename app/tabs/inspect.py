@@ -186,6 +186,8 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             return {"error": "This is not something that can be kept."}
         except ValueError as error:
             return {"error": str(error)}
+        except OSError as error:
+            return {"error": f"The server can write no file ({error.strerror}): keep the picture, or try again later."}
 
     def open_trace(text: Any) -> dict[str, Any]:
         try:

@@ -302,7 +302,9 @@ def proxied(tmp_path: Path) -> Iterator[str]:
 
             def pass_on(self) -> None:
                 if not self.path.startswith(PREFIX + "/"):
-                    self.send_error(404)
+                    self.send_response(204 if self.path == "/favicon.ico" else 404)  # a browser asks by itself
+                    self.send_header("content-length", "0")
+                    self.end_headers()
                     return
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "content-length")}
