@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: nothing is reported to anyone
-# Before torch is imported: the page and the trainer share the cores, and threads that wait by spinning starve the other.
+# Before torch is imported: page and trainer share the cores, and threads that wait by spinning starve the other one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from app.main import build, launch_options
