@@ -15,16 +15,16 @@ import pytest
 from tests.bench import drop_sessions, load_page
 from tests.e2e.server import ROOT, Server, component, event
 
-SECRET = "secret-of-a-file-4471"
+HIDDEN = "what-a-file-holds-4471"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The page as on a Space, with models that answer at once, and files in its folders that nobody may read."""
     with Server(tmp_path_factory.mktemp("routes"), "--stand-in", SPACE_ID="someone/lab") as one:
-        (one.folder / "work" / "secret.txt").write_text(SECRET)
+        (one.folder / "work" / "secret.txt").write_text(HIDDEN)
         (one.folder / "tmp" / "gradio").mkdir(exist_ok=True)
-        (one.folder / "tmp" / "gradio" / "secret.txt").write_text(SECRET)
+        (one.folder / "tmp" / "gradio" / "secret.txt").write_text(HIDDEN)
         (one.folder / "tmp" / "gradio" / "link").symlink_to("/etc/passwd")
         (one.folder / "work" / "link").symlink_to("/etc/passwd")
         yield one
@@ -75,7 +75,7 @@ def test_no_game_with_paths_gets_a_file(server: Server) -> None:
     served = []
     for target in games(server):
         status, body = raw(server, target.replace(" ", "%20"))
-        if status == 200 or SECRET.encode() in body or b"root:" in body or b"import gradio" in body:
+        if status == 200 or HIDDEN.encode() in body or b"root:" in body or b"import gradio" in body:
             served.append((target, status, body[:80]))
         assert b"Traceback" not in body, target
     assert served == []
