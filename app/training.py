@@ -34,7 +34,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import speckd
-from app.checks import as_real, as_text, as_whole
+from app.checks import as_real, as_text, as_whole, without_words
 from app.engine import LARGEST_SEED, PACKAGED_STUDENTS, TICK, TRAINED, Engine, Line
 from app.settings import Settings
 from speckd.distill import DistillSettings, command_of, racer_folder
@@ -416,12 +416,16 @@ class Trainings:
             ]
         for one in old:
             self._remove(one)
-        if request.data == "uploaded":
-            (run.folder / "data.jsonl").write_text(request.text, encoding="utf-8")
-        elif request.data == "pasted":
-            prompts = [line.strip() for line in request.text.splitlines() if line.strip()]
-            lines = [json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in prompts]
-            (run.folder / "data.jsonl").write_text("".join(lines), encoding="utf-8")
+        try:
+            if request.data == "uploaded":
+                (run.folder / "data.jsonl").write_text(request.text, encoding="utf-8")
+            elif request.data == "pasted":
+                prompts = [line.strip() for line in request.text.splitlines() if line.strip()]
+                lines = [json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in prompts]
+                (run.folder / "data.jsonl").write_text("".join(lines), encoding="utf-8")
+        except OSError:
+            self._remove(run)  # else it would stand in line forever
+            raise
         return run
 
     def _remove(self, run: Run) -> None:
@@ -448,8 +452,8 @@ class Trainings:
                 last = self._train(run, post)
         except speckd.Stopped:
             last = Update("stopped", "Stopped before it began.")
-        except Exception:
-            log.exception("A training failed")
+        except Exception as error:
+            log.error("A training failed: %s", without_words(error))
             last = Update("failed", "Something went wrong inside; the log says what. Nothing you set was lost.")
         shutil.rmtree(run.folder / "run" / "teacher-cache", ignore_errors=True)  # large, and of no use to anyone
         run.over = True

@@ -168,6 +168,12 @@ def test_a_page_that_can_write_nothing_says_so_in_a_sentence(monkeypatch: pytest
     monkeypatch.setattr("tempfile.mkdtemp", full)
     (update,) = trainings.run(TrainingRequest.read({"steps": 1}, Settings()), "name", "session")
     assert update.state == "failed" and "No space left on device" in update.text and "\n" not in update.text
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "write_text", full)
+    asked = TrainingRequest.read({"steps": 1, "data": "uploaded", "text": '{"prompt": "a"}'}, Settings())
+    (update,) = trainings.run(asked, "name", "session")
+    assert update.state == "failed" and "No space left on device" in update.text
+    assert trainings._runs == {}, "nobody stands in line for it"
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nobody can write")
