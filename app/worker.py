@@ -25,6 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from app.checks import without_words
+
 log = logging.getLogger(__name__)
 
 Say = Callable[[dict[str, Any]], None]
@@ -77,7 +79,7 @@ class Bench:
             fill_teacher_cache(self._spare[1], usual, self._progress)
             self._say({"state": "ready", "text": "The trainer is ready.", "share": None})
         except Exception as error:
-            log.warning("The trainer starts cold: %s", error)
+            log.warning("The trainer starts cold: %s", without_words(error))
             self._say({"state": "ready", "text": "The trainer starts cold.", "share": None})
 
     def work(self, settings: dict[str, Any], stop_file: str, leave_file: str) -> None:
@@ -127,7 +129,7 @@ class Bench:
             if "out of memory" in str(error).lower():
                 outcome = {"failed": "The GPU's memory was not enough for this: choose a smaller batch."}
             else:
-                log.exception("A training failed")
+                log.error("A training failed: %s", without_words(error))
                 outcome = {"failed": "Something went wrong inside; the log says what. Nothing you set was lost."}
         self._tidy()
         self._say(outcome)
