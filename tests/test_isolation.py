@@ -16,7 +16,9 @@ def test_connections_to_other_machines_fail_at_once(address: tuple[str, int]) ->
 
 def test_connections_within_this_machine_work() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
-        server.accept()[0].close()
+        accepted, address = server.accept()
+        accepted.close()
+    assert address[0] == "127.0.0.1"
 
 
 def test_the_hub_is_switched_off() -> None:

@@ -12,7 +12,7 @@
   let serial = 0;
 
   SpecKD.createInspector = function (root, { trigger, server, plotly, limits, own_models: ownModels, pairs = [], place = "", examples, recorded, students }) {
-    const { el } = SpecKD;
+    const { el, icon, popup } = SpecKD;
     const id = `sk-inspector-${++serial}`;
     const owner = serial === 1; // one Inspect owns the address; a second on the page leaves it alone
     let form = { ...DEFAULTS };
@@ -414,12 +414,11 @@
     });
 
     const choose = popup(examplesButton, "sk-popup-examples");
-    const group = (title) => choose.panel.append(el("p", { class: "sk-popup-title", text: title }));
-    if (recorded.length) group("Recorded, on screen at once");
+    if (recorded.length) choose.title("Recorded, on screen at once");
     for (const one of recorded) {
       choose.add(one.config.prompt, one.label, () => { if (!run) openRecorded(one.name); });
     }
-    group("Questions to run");
+    choose.title("Questions to run");
     for (const text of examples) {
       choose.add(text, "", () => {
         form.prompt = question.value = text;
@@ -504,38 +503,6 @@
       } catch {
         say("failed", "This browser did not let the page copy: the link is in the address bar.", null);
       }
-    }
-
-    /* A small list of choices below its button. Escape or a click elsewhere closes it. */
-    function popup(button, kind) {
-      const panel = el("div", { class: `sk-popup ${kind}`, hidden: true });
-      button.setAttribute("aria-expanded", "false");
-      const anchor = el("div", { class: "sk-anchor" });
-      button.replaceWith(anchor);
-      anchor.append(button, panel);
-      const open = (yes, focus = true) => {
-        panel.hidden = !yes;
-        button.setAttribute("aria-expanded", String(yes));
-        if (yes && focus) panel.querySelector("button").focus();
-        if (!yes && focus) button.focus();
-      };
-      button.addEventListener("click", () => open(panel.hidden));
-      anchor.addEventListener("keydown", (event) => {
-        const items = [...panel.querySelectorAll("button")];
-        const at = items.indexOf(document.activeElement);
-        if (event.key === "Escape" && !panel.hidden) { event.stopPropagation(); open(false); }
-        const way = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-        if (way && at >= 0) { event.preventDefault(); items[(at + way + items.length) % items.length].focus(); }
-      });
-      document.addEventListener("pointerdown", (event) => { if (!panel.hidden && !anchor.contains(event.target)) open(false, false); });
-      return {
-        panel,
-        add: (text, hint, act) => panel.append(el("button", { type: "button", onclick: () => { open(false); act(); } }, el("span", { text }), hint ? el("small", { text: hint }) : null)),
-      };
-    }
-
-    function icon(path) {
-      return SpecKD.svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true", class: "sk-icon" }, SpecKD.svg("path", { d: path }));
     }
 
     root.inspector = { picture, lanes, compare, state: () => ({ form, shown, run, prefix }) }; // for tests
