@@ -1,6 +1,8 @@
 """The page: its tabs in order, its theme, and what happens when it opens and closes."""
 
 import atexit
+import ctypes
+import sys
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,6 +46,7 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
         load_models: start loading the packaged pair behind the page.
     """
     settings = settings or settings_for()
+    _pool_memory()
     engine = Engine(settings)
     trainings = Trainings(settings, engine)
     atexit.register(trainings.close)
@@ -63,6 +66,17 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
     return page
 
 
+def _pool_memory() -> None:
+    """Let all threads share two heaps. glibc gives nearly each thread one of its own, and what is free in one helps no
+    other: visitors who come and go then make the page grow (tests/bench/drop_sessions.py)."""
+    if sys.platform == "linux":
+        m_arena_max = -8  # malloc.h
+        try:
+            ctypes.CDLL(None).mallopt(m_arena_max, 2)
+        except AttributeError:
+            pass  # another C library, with another allocator
+
+
 def launch_options(page: gr.Blocks) -> dict[str, Any]:
     """What launch() needs: looks, scripts, and no footer. Server-side rendering is off: one process serves all."""
     settings, routes = _served.get(page, (Settings(), []))
@@ -80,6 +94,7 @@ def launch_options(page: gr.Blocks) -> dict[str, Any]:
         "footer_links": [],
         "ssr_mode": False,
         "show_error": False,
+        "state_session_capacity": settings.kept_sessions,
         "max_file_size": 1,  # the page sends no files, and app/guard.py closes gradio's upload route
         "enable_monitoring": False,
         "pwa": False,
