@@ -61,8 +61,8 @@ class Settings:
         max_question_seconds: of the models' time for one question; on a shared machine nobody holds the line forever.
         max_loading_seconds: of fetching and loading a pair; the rest of the line waits meanwhile.
         max_idle_seconds: a trace kept for downloads is forgotten when nobody has asked for it for so long.
-        kept_sessions: sessions of which gradio keeps its notes (0.1 MB each, nothing of a visitor's); whose notes are gone
-            gets new ones.
+        kept_sessions: sessions of which gradio keeps its notes (0.1 MB each, nothing of a visitor's); who is not among
+            them gets new ones.
         kept_pairs: pairs in memory at once; the packaged one takes about 0.7 GB in float32.
         kept_traces: traces that the server remembers for downloads, the newest first to last.
         gpu_seconds: length of one GPU loan.

@@ -10,6 +10,7 @@ the process (app/worker.py), and what a visitor may keep of a run until they lea
 """
 
 import contextlib
+import contextvars
 import io
 import json
 import logging
@@ -306,7 +307,9 @@ class Trainings:
             yield Update("failed", f"The server can write no file ({error.strerror}): try again later.")
             return
         updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(run, updates.put), name="training", daemon=True).start()
+        context = contextvars.copy_context()  # who asks: a GPU on loan is counted against them
+        arguments = (self._work, run, updates.put)
+        threading.Thread(target=context.run, args=arguments, name="training", daemon=True).start()
         finished = False
         try:
             while not finished:

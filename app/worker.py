@@ -167,7 +167,11 @@ class Bench:
 
     def _tidy(self) -> None:
         """Give the job's memory back, to the system too."""
+        import torch
+
         gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
 

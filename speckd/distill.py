@@ -676,6 +676,17 @@ def _write_student(output: Path, pair: Pair, record: RunRecord, settings: Distil
         ) from error
 
 
+def _is_hub_id(name: Any) -> bool:
+    """Whether a name is owner/name as the Hub spells it, and no folder here: an adapter may call its base anything."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name and not Path(name).exists()
+
+
 def model_card(pair: Pair, record: RunRecord, settings: DistillSettings) -> str:
     """The README.md of a trained student: what it is, how it was made, how good it is, how to load it."""
     from peft import PeftModel
@@ -683,8 +694,10 @@ def model_card(pair: Pair, record: RunRecord, settings: DistillSettings) -> str:
     adapter = isinstance(pair.student, PeftModel)
     base = pair.student.peft_config["default"].base_model_name_or_path if adapter else pair.teacher_id
     front = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [speckd, distillation]"]
-    front += [f"base_model: {base}"] if base and "/" in str(base) and not Path(str(base)).exists() else []
+    public = _is_hub_id(base)
+    front += [f"base_model: {base}"] if public else []
     front += ["---", ""]
+    base = base if public else "folder/of/the/base/model"
     loading = (
         "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
         f'base = AutoModelForCausalLM.from_pretrained("{base}")\nmodel = PeftModel.from_pretrained(base, "student")'

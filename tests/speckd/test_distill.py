@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from speckd.cli import main, make_parser
-from speckd.distill import DistillSettings, command_of, distill, verdict
+from speckd.distill import DistillSettings, command_of, distill, model_card, verdict
 from speckd.distill_commands import settings_from
 from tests import training_pair
 
@@ -48,10 +49,16 @@ def test_a_run_leaves_a_student_a_log_and_a_report(folders: Any, data: Path, tmp
     assert in_csv == losses == [row["loss"] for row in live if "loss" in row] and len(losses) == 3
     assert record.after["divergence"] < record.before["divergence"] and 0 <= record.after["rouge_l"] <= 1
     base = AutoModelForCausalLM.from_pretrained(folders[1])
-    assert PeftModel.from_pretrained(base, str(output / "student"))
+    student = PeftModel.from_pretrained(base, str(output / "student"))
     card = (output / "student" / "README.md").read_text()
     assert "library_name: peft" in card and "python -m speckd distill" in card and "PeftModel.from_pretrained" in card
     assert f"{record.after['divergence']:.3f}" in card
+    assert "base_model:" not in card  # a folder of this machine is nobody else's
+    for name, named in (("owner/name", True), ('owner/name")\nimport this', False), ("no owner", False)):
+        student.peft_config["default"].base_model_name_or_path = name
+        pair = SimpleNamespace(student=student, teacher_id="owner/name", teacher_sha256="")
+        card = model_card(pair, record, settings(folders, data, output))
+        assert (f"base_model: {name}" in card) == named and "import this" not in card
 
 
 def test_racers_start_from_one_student_and_see_the_same_batches(folders: Any, data: Path, tmp_path: Path) -> None:
