@@ -288,3 +288,9 @@ def trace_facts(name: str) -> TraceFacts:
 def run_facts(name: str) -> RunFacts:
     """A recorded run. Raises OSError or ValueError where it can't be read."""
     return RunFacts.read(ASSETS / "runs" / f"{name}.json")
+
+
+@lru_cache
+def seed_facts() -> dict[str, Any]:
+    """What a change of seed did to the usual race (tests/bench/seed_spread.py)."""
+    return json.loads((ASSETS / "runs" / "seed-spread.json").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from app.lessons.facts import RANKINGS, RunFacts, TraceFacts, run_facts, trace_facts
+from app.lessons.facts import RANKINGS, RunFacts, TraceFacts, run_facts, seed_facts, trace_facts
 
 GATES = {"topk": "Top-k", "speck": "Spec-k", "none": "All open"}
 DIVERGENCES = {
@@ -562,6 +562,12 @@ def run(
 ) -> Value:
     """A quantity of a racer at a step."""
     return _quantity(quantity, _race(s, recorded).value(quantity, racer, step, of, s.knobs["k"]))
+
+
+@a_field
+def seeds(_: Scene) -> Value:
+    """By how much a change of seed moves the gap of the page's usual race."""
+    return nats(seed_facts()["divergence"])
 
 
 @a_field

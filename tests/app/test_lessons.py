@@ -84,6 +84,16 @@ def test_no_number_is_typed_by_hand(lesson: lessons.Lesson) -> None:
             )
 
 
+def test_the_spread_over_seeds_is_that_of_the_recorded_race() -> None:
+    measured = json.loads((ASSETS / "runs" / "seed-spread.json").read_text())
+    recorded = json.loads((ASSETS / "runs" / "default.json").read_text())["events"][0]
+    assert recorded["steps"] == measured["settings"]["steps"]
+    for name in ("batch_size", "learning_rate", "max_length", "temperature", "limit", "eval_limit"):
+        assert recorded["settings"][name] == measured["settings"][name], name
+    gaps = measured["differences"]["divergence"]
+    assert fields.seeds(Scene()) == fields.nats((max(gaps) - min(gaps)) / 2)
+
+
 def test_a_typed_number_would_be_found() -> None:
     for text in ("The TAR is 61%.", "**61**", "- a 5", "[a 7](lesson:gate)"):
         assert any(re.search(r"\d", one) for one in typed(read_blocks(text)))
