@@ -111,6 +111,27 @@ def test_the_whole_story_of_a_run(distill: Distill, tmp_path: Path) -> None:
     assert "2 steps from young" in config["student"] and "/" not in config["student"]
 
 
+@pytest.mark.timeout(900)
+def test_two_visitors_at_once_have_the_curves_that_each_has_alone(
+    visit: Callable[..., Any], address_with_models: str
+) -> None:
+    first, second = (Distill(visit(address=address_with_models), f"#tab=distill&seed={seed}") for seed in (3, 4))
+    done = f"{STATE}.live.state === 'done'"
+    alone = []
+    for one in (first, second):
+        one.start(steps=2)
+        one.wait(done)
+        alone.append(one.losses())
+    assert alone[0] != alone[1] and [len(racer) for racer in alone[0] + alone[1]] == [2, 2, 2, 2]
+
+    first.start(steps=2)
+    second.start(steps=2)
+    second.wait("document.querySelector('#distiller .sk-status-text').textContent.includes('ahead')")
+    for one, curve in zip((first, second), alone, strict=True):
+        one.wait(done)
+        assert one.losses() == curve
+
+
 def test_a_closed_tab_ends_the_work_and_leaves_nothing(visit: Callable[..., Any], address_with_models: str) -> None:
     seed = 987_654  # tells this run's folder from those of other servers on this machine
     one = Distill(visit(address=address_with_models), f"#tab=distill&seed={seed}")
