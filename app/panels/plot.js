@@ -22,6 +22,17 @@
     return loading.get(src);
   };
 
+  /* A plot in a tab that is not open costs nothing before it is. */
+  const seen = (node) => new Promise((resolve) => {
+    if (node.getClientRects().length) { resolve(); return; }
+    const appearing = new ResizeObserver(() => {
+      if (!node.getClientRects().length) return;
+      appearing.disconnect();
+      resolve();
+    });
+    appearing.observe(node);
+  });
+
   SpecKD.createPlot = function (root, { src, height = 260, onDrawn = () => {} }) {
     const node = SpecKD.el("div", { class: "sk-plot" });
     const area = SpecKD.el("div", { class: "sk-plot-area" });
@@ -50,7 +61,7 @@
     function show(figure, nextHeight) {
       if (nextHeight) node.style.height = nextHeight + "px";
       wanted = figure;
-      busy = SpecKD.loadPlotly(src).then((Plotly) => {
+      busy = seen(node).then(() => SpecKD.loadPlotly(src)).then((Plotly) => {
         if (wanted !== figure) return undefined; // a newer one came while the script was loading
         note.hidden = true;
         return Plotly.react(area, figure.data, themed(figure), { displayModeBar: false, responsive: false, doubleClick: "reset", scrollZoom: false, staticPlot: false });
