@@ -12,8 +12,9 @@ record() {
     name=$1
     shift
     "$python" -m speckd distill assets/responses/train.jsonl --output "$scratch/$name" --limit 96 --max-length 128 \
-        --max-new-tokens 64 --eval-data assets/responses/heldout-greedy.jsonl --eval-limit 16 --steps 30 --batch-size 4 --warmup 3 \
-        --learning-rate 0.001 --eval-every 10 --probe-every 1 --answers 40 --cache-folder "$scratch/cache" "$@"
+        --max-new-tokens 64 --eval-data assets/responses/heldout-greedy.jsonl --eval-limit 16 --steps 30 \
+        --batch-size 4 --warmup 3 --learning-rate 0.001 --eval-every 10 --probe-every 1 --answers 40 \
+        --cache-folder "$scratch/cache" "$@"
     cp "$scratch/$name/recording.json" "assets/runs/$name.json"
 }
 

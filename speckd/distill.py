@@ -677,14 +677,14 @@ def _write_student(output: Path, pair: Pair, record: RunRecord, settings: Distil
 
 
 def _is_hub_id(name: Any) -> bool:
-    """Whether a name is owner/name as the Hub spells it, and no folder here: an adapter may call its base anything."""
+    """Whether a name is spelt as the Hub spells them, and no folder here: an adapter may call its base anything."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return "/" in name and not Path(name).exists()
+    return not Path(name).exists()
 
 
 def model_card(pair: Pair, record: RunRecord, settings: DistillSettings) -> str:

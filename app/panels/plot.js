@@ -25,12 +25,12 @@
   /* A plot in a tab that is not open costs nothing before it is. */
   const seen = (node) => new Promise((resolve) => {
     if (node.getClientRects().length) { resolve(); return; }
-    const appearing = new ResizeObserver(() => {
+    const watch = new ResizeObserver(() => {
       if (!node.getClientRects().length) return;
-      appearing.disconnect();
+      watch.disconnect();
       resolve();
     });
-    appearing.observe(node);
+    watch.observe(node);
   });
 
   SpecKD.createPlot = function (root, { src, height = 260, onDrawn = () => {} }) {
@@ -43,6 +43,8 @@
     let wanted = null;
     let drawn = false;
     let busy = Promise.resolve();
+    let appearing = null;
+    const visible = () => (appearing = appearing || seen(node).finally(() => { appearing = null; }));
 
     function themed(figure) {
       const style = getComputedStyle(node);
@@ -61,7 +63,7 @@
     function show(figure, nextHeight) {
       if (nextHeight) node.style.height = nextHeight + "px";
       wanted = figure;
-      busy = seen(node).then(() => SpecKD.loadPlotly(src)).then((Plotly) => {
+      busy = visible().then(() => SpecKD.loadPlotly(src)).then((Plotly) => {
         if (wanted !== figure) return undefined; // a newer one came while the script was loading
         note.hidden = true;
         return Plotly.react(area, figure.data, themed(figure), { displayModeBar: false, responsive: false, doubleClick: "reset", scrollZoom: false, staticPlot: false });

@@ -148,14 +148,15 @@ def fetch(url: str, seconds: float) -> tuple[list[float], list[int]]:
 def load(server: Server, visitors: int, seconds: float) -> Report:
     """Let visitors ask and keep for so long."""
     report, lock = Report(), threading.Lock()
-    end = time.monotonic() + seconds
-    staying = [
-        threading.Thread(target=Visitor(server, number, report, lock).stay, args=(end,), daemon=True)
-        for number in range(visitors)
-    ]
-    for thread in staying:
-        thread.start()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        apart.submit(fetch, server.url, 0.0).result()  # it is up before the crowd comes
+        end = time.monotonic() + seconds
+        staying = [
+            threading.Thread(target=Visitor(server, number, report, lock).stay, args=(end,), daemon=True)
+            for number in range(visitors)
+        ]
+        for thread in staying:
+            thread.start()
         fetching = apart.submit(fetch, server.url, seconds)
         time.sleep(WARM * seconds)
         report.memory_warm = server.memory()

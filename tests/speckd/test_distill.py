@@ -54,7 +54,12 @@ def test_a_run_leaves_a_student_a_log_and_a_report(folders: Any, data: Path, tmp
     assert "library_name: peft" in card and "python -m speckd distill" in card and "PeftModel.from_pretrained" in card
     assert f"{record.after['divergence']:.3f}" in card
     assert "base_model:" not in card  # a folder of this machine is nobody else's
-    for name, named in (("owner/name", True), ('owner/name")\nimport this', False), ("no owner", False)):
+    for name, named in (
+        ("owner/name", True),
+        ("gpt2", True),
+        ('owner/name")\nimport this', False),
+        ("no owner", False),
+    ):
         student.peft_config["default"].base_model_name_or_path = name
         pair = SimpleNamespace(student=student, teacher_id="owner/name", teacher_sha256="")
         card = model_card(pair, record, settings(folders, data, output))
