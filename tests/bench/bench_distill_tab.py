@@ -7,13 +7,15 @@ trains and the machine's load. Memory is what the page and the trainer hold betw
 """
 
 import argparse
+import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,10 @@ def main() -> None:
             time.sleep(0.1)  # the process tells its state now and then
         tell("trainer ready", time.monotonic() - began, processor(trainings))
         if not chosen.no_race:
-            race(trainings, request)
-        if not chosen.no_command and not chosen.no_race:
-            command(request)
+            page = race(trainings, request)
+            if not chosen.no_command:
+                ratios = [one / other for one, other in zip(page, command(request), strict=True)]
+                print(f"a step in the page / the same step of its command: median {statistics.median(ratios):.2f}")
         leavers(trainings, request, chosen.leavers)
     finally:
         trainings.close()
@@ -79,21 +82,30 @@ def events_of(trainings: Trainings, request: TrainingRequest, name: str) -> Iter
         yield from update.events
 
 
-def race(trainings: Trainings, request: TrainingRequest) -> None:
+def step_seconds(events: Iterable[dict[str, Any]]) -> list[float]:
+    """Seconds of each training step, as the trainer measured them."""
+    rows = [event["row"] for event in events if event["kind"] == "row"]
+    return [row["n_tokens"] / row["tokens_per_second"] for row in rows]
+
+
+def race(trainings: Trainings, request: TrainingRequest) -> list[float]:
+    """The seconds of each step."""
     began, before, seen = time.monotonic(), processor(trainings), set()
-    stamps = []
+    told = []
     for event in events_of(trainings, request, "race"):
         now = time.monotonic() - began
         if event["kind"] not in seen:
             seen.add(event["kind"])
             tell(f"first {event['kind']}", now, processor(trainings) - before)
-        if event["kind"] == "row":
-            stamps.append(now)
-    tell(f"end, {len(stamps)} steps of {len(request.gates)} racers", now, processor(trainings) - before)
+        told.append(event)
+    steps = step_seconds(told)
+    tell(f"end, {len(steps)} steps of {len(request.gates)} racers", now, processor(trainings) - before)
     trainings.leave("race")
+    return steps
 
 
-def command(request: TrainingRequest) -> None:
+def command(request: TrainingRequest) -> list[float]:
+    """The seconds of each step."""
     with tempfile.TemporaryDirectory() as folder:
         settings = replace(request.settings(str(Path(folder) / "run"), ""), cache_folder=None)
         began = time.monotonic()
@@ -101,6 +113,7 @@ def command(request: TrainingRequest) -> None:
         subprocess.run(words, cwd=HOME, check=True, capture_output=True)
         children = os.times()
         tell("the same by its command, with loading", time.monotonic() - began, children.children_user)
+        return step_seconds(json.loads((Path(folder) / "run" / "recording.json").read_text())["events"])
 
 
 def leavers(trainings: Trainings, request: TrainingRequest, count: int) -> None:
