@@ -130,17 +130,23 @@ class LogitBlock:
     def gradient_rows(self, name: str, rows: Tensor, out: Tensor) -> None:
         """dD/dz of the chosen rows into ``out`` (m, V), up to the factors that ``divergence`` gave, just before this.
 
-        Forward KL is asked for without its gradient, and takes it here for the chosen rows alone.
+        Forward KL is asked for without its gradient, and takes it here for the chosen rows alone. ``out`` may overlap
+        the student's rows from above: rows are chosen in ascending order, and each is read before it is written over.
         """
-        if name != "forward_kl":
-            torch.index_select(self.student, 0, rows, out=out)
-        elif out.device.type == "cpu":  # row by row: nothing is gathered, and each is written once, where it stays
-            ratios = (self.teacher_sum / self.student_sum)[:, 0].tolist()
-            for place, row in enumerate(rows.tolist()):
-                torch.add(self.teacher_exp[row], self.student_exp[row], alpha=-ratios[row], out=out[place])
-        else:
-            ratio = (self.teacher_sum / self.student_sum)[rows]
-            torch.addcmul(self.teacher_exp[rows], self.student_exp[rows], ratio, value=-1, out=out)
+        if out.device.type != "cpu":
+            if name == "forward_kl":
+                ratio = (self.teacher_sum / self.student_sum)[rows]
+                torch.addcmul(self.teacher_exp[rows], self.student_exp[rows], ratio, value=-1, out=out)
+            else:
+                out.copy_(self.student[rows])
+            return
+        # Row by row: nothing is gathered, and each is written once, where it stays.
+        ratios = (self.teacher_sum / self.student_sum)[:, 0].tolist()
+        for place, row in zip(out.unbind(), rows.tolist(), strict=True):
+            if name == "forward_kl":
+                torch.add(self.teacher_exp[row], self.student_exp[row], alpha=-ratios[row], out=place)
+            else:
+                place.copy_(self.student[row])
 
     def _forward_kl(self, _: float, with_gradient: bool) -> tuple[Tensor, Tensor]:
         gap = torch.sub(self.teacher, self.student, out=self.student)

@@ -9,8 +9,8 @@ How it is fast and small:
   few rows at a time, small enough to stay in the cache.
 * dD/dlogits has a closed form for every divergence (closed_forms.py), so the gradient of the hidden state is taken
   while the logits are still there; backward multiplies it by one number. TRL and Liger project again in backward.
-* Rows of weight 0 leave before their gradient is taken. The others wait, side by side, until there are enough of them
-  for one full matrix product, which is a third of the work.
+* Rows of weight 0 leave before their gradient is taken. The others move up, into the places of those that left, and
+  wait there for the next chunk's, because a larger matrix product costs less a row. It is a third of the work.
 * No row is normalised before that product where a factor can follow it: a row has H numbers then, instead of V.
 """
 
@@ -23,13 +23,12 @@ from torch import Tensor, nn
 
 from speckd.closed_forms import LogitBlock
 from speckd.divergences import JSD_TEACHER_WEIGHT, SKEW, divergence_named
-from speckd.gates import Gate, row_uniforms
+from speckd.gates import AllOpen, Gate, row_uniforms
 from speckd.heads import Head
 
 CHUNK_ELEMENTS = 12 * 2**20  # logits of one model that a chunk holds: 48 MiB in float32, 256 rows of 49,152
 BLOCK_ELEMENTS = 3 * 2**18  # logits that the elementwise work touches at a time: 3 MiB, 16 rows of 49,152
 CAST_TOKENS = 8192  # tokens of a half-precision head that are widened at a time on a CPU
-ROWS_OF_A_PRODUCT = 64  # BLAS computes 192 rows in less time than 179
 SAMPLING_STREAM = 1  # coins of rejected="sample"; the gates' own are stream 0
 SEED_STRIDE = 0x9E3779B97F4A7C15  # odd, so that no two calls of one run share a seed
 
@@ -246,6 +245,8 @@ class _Work:
     @property
     def may_drop(self) -> bool:
         """Whether a row can end with weight 0. (Plain distillation and a beta above 0 leave every row in.)"""
+        if isinstance(self.gate, AllOpen):
+            return False
         return self.sampled or self.soft or not getattr(self.gate, "beta", 0.0) > 0
 
     def verdicts(self, scores: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -319,8 +320,8 @@ def _walk(
     with torch.autocast(student_hidden.device.type, enabled=False):
         found: dict[str, list[Tensor]] = {}
         one_pass = work.gate.row_local
-        waiting = gradient if one_pass and work.may_drop else None
-        for rows, chunk in _chunks(projections, None, work):
+        waiting = _Waiting(gradient) if one_pass and work.may_drop and gradient is not None else None
+        for rows, chunk in _chunks(projections, None, work, waiting):
             facts = chunk.measure(work, rows, one_pass and gradient is not None, waiting)
             if one_pass and waiting is None:
                 facts["accepted"], facts["weights"] = work.verdicts(facts["scores"], rows)
@@ -328,6 +329,8 @@ def _walk(
                     gradient.add(chunk.logits["student"], chunk.factors * facts["weights"], rows)
             for name, values in facts.items():
                 found.setdefault(name, []).append(values)
+        if waiting is not None:
+            waiting.flush()
         work.found = {name: torch.cat(values) for name, values in found.items()}
         if not n_rows:
             work.found = _facts_of_nothing(work, student_hidden.new_zeros(0, dtype=dtype))
@@ -421,12 +424,12 @@ class _Chunk:
             projection.logits(rows, self.logits[whose])
 
     def measure(
-        self, work: _Work, rows: slice | None, with_gradient: bool, waiting: "_Gradient | None" = None
+        self, work: _Work, rows: slice | None, with_gradient: bool, waiting: "_Waiting | None" = None
     ) -> dict[str, Tensor]:
         """Facts of the rows. Without ``rows``, which name them, the verdicts are known and only the gradient counts.
 
         The gradient's rows end in the place of the student's logits; or, where rows may be dropped, the verdicts are
-        found here too, and the rows that stay go to those that ``waiting`` collects.
+        found here too, and the rows that stay move up to those that are ``waiting``.
         """
         uniforms = None
         if rows is not None and work.gate.n_draws:
@@ -449,7 +452,7 @@ class _Chunk:
         uniforms: Tensor | None,
         rows: slice | None,
         with_gradient: bool,
-        waiting: "_Gradient | None",
+        waiting: "_Waiting | None",
     ) -> dict[str, Tensor]:
         slopes = {whose: self._cap(whose, part, with_gradient) for whose in self.projections}
         student, teacher = self.logits["student"][part], self.logits["teacher"][part]
@@ -472,16 +475,16 @@ class _Chunk:
         assert rows is not None
         first = rows.start + part.start
         facts["accepted"], facts["weights"] = work.verdicts(facts["scores"], slice(first, first + n))
-        facts["divergence"], factors = block.divergence(name, mixture, with_gradient and name != "forward_kl")
         kept = facts["weights"].nonzero().flatten()
-        factors = (factors * facts["weights"])[kept]
-        while len(kept):
-            room = waiting.room(len(kept))
-            block.gradient_rows(name, kept[: len(room)], out=room)
-            if slopes["student"] is not None:
-                room.mul_(slopes["student"][kept[: len(room)]])
-            waiting.wait(factors[: len(room)], kept[: len(room)] + first)
-            kept, factors = kept[len(room) :], factors[len(room) :]
+        room = waiting.room(len(kept))
+        # Forward KL can leave its gradient for the chosen rows alone. Where all stay where they are, it need not.
+        in_place = len(kept) == n and room.data_ptr() == student.data_ptr()
+        facts["divergence"], factors = block.divergence(name, mixture, with_gradient=name != "forward_kl" or in_place)
+        if not in_place:
+            block.gradient_rows(name, kept, out=room)
+        if slopes["student"] is not None:
+            room.mul_(slopes["student"][kept])
+        waiting.wait((factors * facts["weights"])[kept], kept + first)
         return facts
 
     def _cap(self, whose: str, part: slice, with_slope: bool) -> Tensor | None:
@@ -495,8 +498,13 @@ class _Chunk:
         return slope if with_slope and whose == "student" else None
 
 
-def _chunks(projections: dict[str, _Projection], chosen: Tensor | None, work: _Work) -> Iterator[tuple[slice, _Chunk]]:
-    """Chunks of all rows, or of the chosen ones; each is gone when the next one comes."""
+def _chunks(
+    projections: dict[str, _Projection], chosen: Tensor | None, work: _Work, waiting: "_Waiting | None" = None
+) -> Iterator[tuple[slice, _Chunk]]:
+    """Chunks of all rows, or of the chosen ones; each is gone when the next one comes.
+
+    Where rows are ``waiting``, the student's logits lie below them, in a buffer for two chunks.
+    """
     student = projections["student"]
     n_rows = len(student.hidden) if chosen is None else len(chosen)
     if n_rows == 0:
@@ -508,10 +516,14 @@ def _chunks(projections: dict[str, _Projection], chosen: Tensor | None, work: _W
     block = max(1, BLOCK_ELEMENTS // vocabulary) if student.hidden.device.type == "cpu" else size
     new = student.hidden.new_empty
     buffers = {whose: new(size, vocabulary, dtype=student.dtype) for whose in projections}
+    if waiting is not None:
+        waiting.buffer = new(min(2 * size, n_rows), vocabulary, dtype=student.dtype)
     for name in ("teacher_exp", "student_exp"):
         buffers[name] = new(min(block, size), vocabulary, dtype=student.dtype)
     for start in range(0, n_rows, size):
         rows = slice(start, min(start + size, n_rows))
+        if waiting is not None:
+            buffers["student"] = waiting.logits(rows.stop - rows.start)
         yield rows, _Chunk(projections, rows if chosen is None else chosen[rows], buffers)
 
 
@@ -525,44 +537,12 @@ class _Gradient:
         self.hidden = new(student.hidden.shape, dtype=dtype) if of_hidden else None
         self.weight = new(full_weight, dtype=dtype) if of_weight else None  # (V of the head, H)
         self.bias = new(full_weight[:1], dtype=dtype) if of_bias else None
-        self.waiting: Tensor | None = None  # (rows, V), made when the first row waits
-        self.n_waiting = 0
 
-    def room(self, n_rows: int) -> Tensor:
-        """(m, V) where up to n_rows rows of gradient may be written, m from 1 to n_rows; then ``wait`` names them."""
-        if self.waiting is None:
-            vocabulary = len(self.student.weight)
-            capacity = min(max(1, CHUNK_ELEMENTS // vocabulary), len(self.student.hidden))
-            self.waiting = self.student.hidden.new_zeros(capacity, vocabulary, dtype=self.student.dtype)
-            self.waiting_factors = self.waiting.new_zeros(capacity)
-            self.waiting_rows = torch.zeros(capacity, dtype=torch.int64, device=self.waiting.device)
-        return self.waiting[self.n_waiting : self.n_waiting + n_rows]
-
-    def wait(self, factors: Tensor, rows: Tensor) -> None:
-        """The rows just written: the factor of each, and its row in the student's hidden states."""
-        assert self.waiting is not None
-        new = slice(self.n_waiting, self.n_waiting + len(rows))
-        self.waiting_factors[new], self.waiting_rows[new] = factors, rows
-        self.n_waiting += len(rows)
-        if self.n_waiting == len(self.waiting):
-            self.flush()
-
-    def flush(self) -> None:
-        """Add the rows that wait. The last few run along with old ones: those have the factor 0."""
-        if self.n_waiting:
-            assert self.waiting is not None
-            n, self.n_waiting = self.n_waiting, 0
-            n_rows = min(-(-n // ROWS_OF_A_PRODUCT) * ROWS_OF_A_PRODUCT, len(self.waiting))
-            self.waiting_factors[n:n_rows] = 0.0
-            self.add(self.waiting[:n_rows], self.waiting_factors[:n_rows], self.waiting_rows[:n], n)
-
-    def add(self, gradient: Tensor, factors: Tensor, rows: slice | Tensor, n: int | None = None) -> None:
-        """Add (m, V) rows of gradient, each still to be multiplied by its factor; only the first n of them count."""
-        n = len(gradient) if n is None else n
+    def add(self, gradient: Tensor, factors: Tensor, rows: slice | Tensor) -> None:
+        """Add (m, V) rows of gradient, each still to be multiplied by its factor."""
         factors = factors[:, None]
         if self.hidden is not None:
-            self.hidden[rows] = self.student.pull_back(gradient, factors)[:n]
-        gradient, factors = gradient[:n], factors[:n]
+            self.hidden[rows] = self.student.pull_back(gradient, factors)
         if self.weight is not None:
             hidden = self.student.rows(rows).to(gradient.dtype) * (factors * self.student.factor)
             part = self.weight[: gradient.shape[1]]
@@ -572,5 +552,40 @@ class _Gradient:
             torch.addmv(part, gradient.t(), factors[:, 0] * self.student.factor, out=part)
 
     def results(self) -> Gradients:
-        self.flush()
         return self.hidden, self.weight, self.bias
+
+
+class _Waiting:
+    """Rows of gradient at the top of the student's buffer, until there are enough of them for a large product.
+
+    Rows only ever move up, over logits that are done with: nothing is gathered elsewhere, and no memory is new.
+    """
+
+    buffer: Tensor  # (rows of two chunks, V), set by _chunks
+
+    def __init__(self, gradient: _Gradient) -> None:
+        self.gradient, self.n = gradient, 0
+        self.factors: list[Tensor] = []
+        self.rows: list[Tensor] = []
+
+    def room(self, n_rows: int) -> Tensor:
+        """(n_rows, V) where the next rows of gradient are to be written; then ``wait`` names them."""
+        return self.buffer[self.n : self.n + n_rows]
+
+    def wait(self, factors: Tensor, rows: Tensor) -> None:
+        """The rows just written: the factor of each, and its row in the student's hidden states."""
+        self.factors.append(factors)
+        self.rows.append(rows)
+        self.n += len(rows)
+
+    def logits(self, n_rows: int) -> Tensor:
+        """(n_rows, V) below the rows that wait, for the next chunk; where it would not fit, the product is taken."""
+        if self.n + n_rows > len(self.buffer):
+            self.flush()
+        return self.room(n_rows)
+
+    def flush(self) -> None:
+        """Add the rows that wait to the gradient."""
+        if self.n:
+            self.gradient.add(self.buffer[: self.n], torch.cat(self.factors), torch.cat(self.rows))
+            self.factors, self.rows, self.n = [], [], 0

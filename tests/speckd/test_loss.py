@@ -140,8 +140,14 @@ def test_two_rows_by_hand() -> None:
     ("dtype", "loss_tolerance", "gradient_tolerance"), [(torch.float64, 1e-6, 1e-5), (torch.float32, 1e-5, 1e-4)]
 )
 def test_loss_and_gradient_are_autograds(
-    gate: Gate, divergence: str, dtype: torch.dtype, loss_tolerance: float, gradient_tolerance: float
+    gate: Gate,
+    divergence: str,
+    dtype: torch.dtype,
+    loss_tolerance: float,
+    gradient_tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(loss_module, "BLOCK_ELEMENTS", 3 * V)  # several blocks to a chunk, as in a large vocabulary
     rows = Rows(dtype)
     out, expected = rows.loss(gate, divergence, chunk_rows=7), reference_loss(rows, gate, divergence)
     assert out.loss.dtype == dtype
@@ -155,9 +161,16 @@ def test_every_gate_is_in_the_parity_test() -> None:
     assert {type(gate) for gate in EVERY_GATE} == {*GATES.values(), AdaSPEC}
 
 
-@pytest.mark.parametrize("gate", [TopK(k=3), SpecK(k=3), StudentEntropy(fraction=0.3), AdaKD()], ids=lambda g: g.name)
-def test_the_models_own_formula_for_logits_reaches_the_gate_and_the_gradient(gate: Gate) -> None:
+@pytest.mark.parametrize(
+    "gate",
+    [TopK(k=3), TopK(k=1, beta=0.0), SpecK(k=3), StudentEntropy(fraction=0.3), AdaKD()],
+    ids=lambda gate: gate.describe(),
+)
+def test_the_models_own_formula_for_logits_reaches_the_gate_and_the_gradient(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Temperature, scale, soft cap and both biases at once, each different for the two models.
+    monkeypatch.setattr(loss_module, "BLOCK_ELEMENTS", 3 * V)
     rows = Rows()
     rows.student_hidden.data *= 2  # far enough into the cap to bend
     student = Head(rows.student_weight, rows.student_bias, scale=0.7, softcap=3.0)
@@ -442,7 +455,6 @@ def test_nothing_but_the_loss_carries_gradient() -> None:
 
 
 def test_rejected_rows_are_left_out_of_the_gradients_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_module, "ROWS_OF_A_PRODUCT", 1)  # else up to 63 leftover rows run along
     rows = Rows()
     seen = []
     pull_back = loss_module._Projection.pull_back
@@ -454,6 +466,7 @@ def test_rejected_rows_are_left_out_of_the_gradients_product(monkeypatch: pytest
     monkeypatch.setattr(loss_module._Projection, "pull_back", count)
     out = rows.loss(TopK(k=3, beta=0.0), chunk_rows=7)
     assert 0 < sum(seen) == int(out.accepted.sum()) < N
+    assert min(seen[:-1]) >= 7  # those of several chunks waited for one product
 
 
 # --- what else is reported ----------------------------------------------------------------------------------------
