@@ -15,6 +15,8 @@ Everything works in place on buffers that a caller lends, and leaves rows unnorm
 later: on a CPU each pass over (N, V) that is not made counts.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -140,12 +142,15 @@ class LogitBlock:
             else:
                 out.copy_(self.student[rows])
             return
-        # Row by row: nothing is gathered, and each is written once, where it stays.
-        ratios = (self.teacher_sum / self.student_sum)[:, 0].tolist()
-        for place, row in zip(out.unbind(), rows.tolist(), strict=True):
-            if name == "forward_kl":
-                torch.add(self.teacher_exp[row], self.student_exp[row], alpha=-ratios[row], out=place)
-            else:
+        # Neighbours together, else row by row: nothing is gathered, and each is written once, where it stays.
+        if name == "forward_kl":
+            ratio = self.teacher_sum / self.student_sum
+            for start, stop, first in _runs(rows.tolist()):
+                run = slice(first, first + stop - start)
+                terms = self.teacher_exp[run], self.student_exp[run], ratio[run]
+                torch.addcmul(*terms, value=-1, out=out[start:stop])
+        else:
+            for place, row in zip(out.unbind(), rows.tolist(), strict=True):
                 place.copy_(self.student[row])
 
     def _forward_kl(self, _: float, with_gradient: bool) -> tuple[Tensor, Tensor]:
@@ -216,6 +221,15 @@ def _moderate(logits: Tensor) -> Tensor:
             return maxima
     logits.sub_(top)
     return maxima.sub_(top)
+
+
+def _runs(rows: list[int]) -> Iterator[tuple[int, int, int]]:
+    """Where neighbours lie side by side: from and to which place of the list, and the row at its start."""
+    start = 0
+    for place in range(1, len(rows) + 1):
+        if place == len(rows) or rows[place] != rows[place - 1] + 1:
+            yield start, place, rows[start]
+            start = place
 
 
 def _mix(first: Tensor, second: Tensor, weight_of_first: float, out: Tensor) -> Tensor:

@@ -347,8 +347,12 @@ class Gate:
 
     def weigh(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
         """V_t = beta + (1 - beta) * accepted_t of each row: (N,) float32."""
+        return self.weights_of(self.accept(scores, sequences))
+
+    def weights_of(self, accepted: Tensor) -> Tensor:
+        """The weights that follow from the verdicts, where no rule of the gate's own says more: (N,) float32."""
         beta = getattr(self, "beta", 0.0)
-        return beta + (1.0 - beta) * self.accept(scores, sequences).float()
+        return beta + (1.0 - beta) * accepted.float()
 
     def describe(self) -> str:
         """The gate with its knobs, in the words of a log: ``topk(k=5, beta=0.01)``."""

@@ -252,10 +252,11 @@ class _Work:
     def verdicts(self, scores: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """(n,) accepted and (n,) weights of the rows, from their scores."""
         sequences = self.sequences[rows].to(scores.device)
-        soft = self.soft
-        accepted = torch.ones_like(scores, dtype=torch.bool) if soft else self.gate.accept(scores, sequences)
-        if not self.sampled or soft:
-            return accepted, self.gate.weigh(scores, sequences).float()
+        if self.soft:
+            return torch.ones_like(scores, dtype=torch.bool), self.gate.weigh(scores, sequences).float()
+        accepted = self.gate.accept(scores, sequences)
+        if not self.sampled:
+            return accepted, self.gate.weights_of(accepted)
         coins = row_uniforms(self.coin_seed, self.sequences[rows], self.positions[rows], 1, SAMPLING_STREAM)[:, 0, 1]
         lucky = (coins < getattr(self.gate, "beta", 0.0)).to(accepted.device)
         return accepted, (accepted | lucky).float()
