@@ -10,6 +10,7 @@ done, total]} and {"event": an event of speckd/recording.py}; at a job's end {"d
 the first step), {"left": true} or {"failed": one sentence}.
 """
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -173,7 +174,8 @@ class Bench:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
+            with contextlib.suppress(AttributeError):  # another C library, with another allocator
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check_cache(pair: Any, folder: str | None) -> None:

@@ -516,9 +516,12 @@ def _chunks(
     # Elsewhere than on a CPU there is no cache to stay in, and every call costs a launch.
     block = max(1, BLOCK_ELEMENTS // vocabulary) if student.hidden.device.type == "cpu" else size
     new = student.hidden.new_empty
-    buffers = {whose: new(size, vocabulary, dtype=student.dtype) for whose in projections}
+    heights = dict.fromkeys(projections, size)
     if waiting is not None:
-        waiting.buffer = new(min(2 * size, n_rows), vocabulary, dtype=student.dtype)
+        heights["student"] = min(2 * size, n_rows)
+    buffers = {whose: new(height, vocabulary, dtype=student.dtype) for whose, height in heights.items()}
+    if waiting is not None:
+        waiting.buffer = buffers["student"]
     for name in ("teacher_exp", "student_exp"):
         buffers[name] = new(min(block, size), vocabulary, dtype=student.dtype)
     for start in range(0, n_rows, size):
@@ -559,7 +562,7 @@ class _Gradient:
 class _Waiting:
     """Rows of gradient at the top of the student's buffer, until there are enough of them for a large product.
 
-    Rows only ever move up, over logits that are done with: nothing is gathered elsewhere, and no memory is new.
+    Rows only ever move up, over logits that are done with, so that nothing is gathered elsewhere.
     """
 
     buffer: Tensor  # (rows of two chunks, V), set by _chunks

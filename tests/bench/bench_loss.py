@@ -214,7 +214,7 @@ def growth_table(n_rows: int, repeats: int) -> None:
 
 
 def memory_table(n_rows: int, repeats: int) -> None:
-    memory = {case: peak_in_a_process(case, 4096) for case in ("ours", "plain")}
+    memory = {case: peak_in_a_process(case, 4096) for case in ("ours", "ours, beta 0", "plain")}
     print("\nPeak memory beyond inputs and the returned gradient, 4,096 rows")
     table(
         ["what", "MiB", "/ plain autograd"],
@@ -231,7 +231,12 @@ def peak_in_a_process(case: str, n_rows: int) -> int:
 
 def peak_bytes(case: str, n_rows: int) -> int:
     """Growth of the peak resident size while the case runs, less the (N, H) gradient that it returns."""
-    work = {"ours": lambda rows: ours(rows, speckd.TopK()), "plain": plain}[case]
+    cases: dict[str, Callable[[Rows], object]] = {
+        "ours": lambda rows: ours(rows, speckd.TopK()),
+        "ours, beta 0": lambda rows: ours(rows, speckd.TopK(beta=0.0)),
+        "plain": plain,
+    }
+    work = cases[case]
     work(Rows(8))  # threads, kernels and workspaces that any first call sets up
     rows = Rows(n_rows)
     with open("/proc/self/clear_refs", "w") as references:
