@@ -27,7 +27,7 @@ from speckd.gates import AllOpen, Gate, row_uniforms
 from speckd.heads import Head
 
 CHUNK_ELEMENTS = 12 * 2**20  # logits of one model that a chunk holds: 48 MiB in float32, 256 rows of 49,152
-BLOCK_ELEMENTS = 3 * 2**18  # logits that the elementwise work touches at a time: 3 MiB, 16 rows of 49,152
+BLOCK_ELEMENTS = 3 * 2**19  # logits that the elementwise work touches at a time: 6 MiB, 32 rows of 49,152
 CAST_TOKENS = 8192  # tokens of a half-precision head that are widened at a time on a CPU
 SAMPLING_STREAM = 1  # coins of rejected="sample"; the gates' own are stream 0
 SEED_STRIDE = 0x9E3779B97F4A7C15  # odd, so that no two calls of one run share a seed
