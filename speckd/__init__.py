@@ -28,9 +28,10 @@ from speckd.gates import (
     TopK,
     gate_named,
 )
-from speckd.inspection import Stopped, inspect
+from speckd.inspection import inspect
+from speckd.jobs import Progress, Stopped
 from speckd.loss import GatedLoss, gated_loss
-from speckd.pairs import ModelUnavailable, Pair, Progress, load_pair
+from speckd.pairs import ModelUnavailable, Pair, load_pair
 from speckd.trace import Trace
 
 _LAZY = {  # the trainer's libraries take seconds to import, and inspecting needs none of them

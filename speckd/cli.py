@@ -16,10 +16,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from speckd.files import write_whole
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, K_MAX, Gate, gate_named
 from speckd.inspection import SOURCES, check_request, inspect
-from speckd.pairs import STUDENTS, OnProgress, Progress, load_pair, packaged_teacher
-from speckd.trace import Trace, write_whole
+from speckd.jobs import OnProgress, Progress
+from speckd.pairs import STUDENTS, load_pair, packaged_teacher
+from speckd.trace import Trace
 
 PROGRAM = "python -m speckd"
 USER_ERROR = 2

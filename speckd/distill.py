@@ -29,14 +29,14 @@ from typing import Any, Literal
 import torch
 
 from speckd.data import Examples, read_examples
-from speckd.inspection import Stopped
-from speckd.pairs import PACKAGED, OnProgress, Pair, Progress, load_pair
+from speckd.files import write_whole
+from speckd.jobs import OnProgress, Progress, Stopped
+from speckd.pairs import PACKAGED, Pair, load_pair
 from speckd.probe import Probe, ProbeCallback, choose_probe
 from speckd.recording import OnEvent, Recorder
 from speckd.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
 from speckd.rollouts import Sampling, is_complete, write_rollouts
 from speckd.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
-from speckd.trace import write_whole
 from speckd.trainer import (
     RowCallback,
     SpecKDConfig,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, GATES
-from speckd.inspection import Stopped
-from speckd.pairs import PACKAGED, Progress, load_pair
+from speckd.jobs import Progress, Stopped
+from speckd.pairs import PACKAGED, load_pair
 
 if TYPE_CHECKING:
     from speckd.distill import DistillSettings
@@ -215,7 +215,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from speckd.cli import progress_bars
     from speckd.data import read_examples
     from speckd.evaluation import evaluate_pair
-    from speckd.trace import write_whole
+    from speckd.files import write_whole
 
     scored: dict[str, Scores] = {}
     with progress_bars() as follow:

@@ -14,7 +14,8 @@ from torch import Tensor
 from speckd import divergences as div
 from speckd.gates import K_MAX, Draws, draw_and_verify, rank_of, row_uniforms
 from speckd.heads import Head
-from speckd.pairs import Model, OnProgress, Pair, Progress
+from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
+from speckd.pairs import Model, Pair
 from speckd.trace import TopTokens, Trace, selector_ranks
 
 N_TOP = 10
@@ -22,12 +23,6 @@ CHUNK_ROWS = 128  # rows projected at a time: enough that reading the head's mat
 BLOCK_ROWS = 16  # rows measured at a time: 3 MB a buffer of 49,152 float32, so that a block's few buffers stay near
 MLP_POSITIONS = 1024  # positions that a layer's MLP, three to four times as wide as the model, works on at a time
 SOURCES = ("teacher", "student", "given")
-
-ShouldStop = Callable[[], bool]
-
-
-class Stopped(Exception):
-    """The work was stopped because ``should_stop`` said so."""
 
 
 def inspect(

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from speckd.jobs import OnProgress, Progress, silent
+
 PACKAGED = "packaged"
 HUB_TEACHER = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_TEACHER_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
@@ -36,23 +38,6 @@ _CONVERSION = "v1"  # part of the folder's name: raise it when the conversion ch
 
 class ModelUnavailable(OSError):
     """A model's files are missing, broken or out of reach. The message is one sentence that names the way out."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a long job stands: its stage, how much of it is done, and words for a person."""
-
-    stage: str
-    done: int
-    total: int
-    text: str = ""
-
-
-OnProgress = Callable[[Progress], None]
-
-
-def _silent(_: Progress) -> None:
-    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +94,7 @@ def load_pair(
         ModelUnavailable: files are missing, broken or cannot be reached.
         ValueError: the two do not share a vocabulary, or an argument makes no sense.
     """
-    report = on_progress or _silent
+    report = on_progress or silent
     where, precision = choose_device(device, dtype)
     teacher_folder = _locate(teacher, revision, report)
     teacher_model = _load_model(teacher_folder, precision, teacher)
@@ -218,7 +203,7 @@ def packaged_teacher(on_progress: OnProgress | None = None) -> Path:
     Raises:
         ModelUnavailable: the wheel is not installed, its file is not the expected one, or the cache cannot be written.
     """
-    report = on_progress or _silent
+    report = on_progress or silent
     target = cache_folder() / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}-{_CONVERSION}"
     if _is_whole(target):
         return target
@@ -374,7 +359,7 @@ def load_base(teacher: str = PACKAGED, *, dtype: torch.dtype = torch.float32, re
     Raises:
         ModelUnavailable: its files are missing, broken or cannot be reached.
     """
-    return _load_model(_locate(teacher, revision, _silent), dtype, teacher)
+    return _load_model(_locate(teacher, revision, silent), dtype, teacher)
 
 
 def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: str) -> Model:
@@ -410,7 +395,7 @@ def _adapter_base(config: Any, teacher_folder: Path) -> Path:
     teacher_name = json.loads((teacher_folder / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
     if base in own_names or base == teacher_name or getattr(config, "layer_replication", None):
         return teacher_folder
-    return _locate(base, config.revision, _silent)
+    return _locate(base, config.revision, silent)
 
 
 def _check_adapter_depth(folder: Path, model: Model, name: str) -> None:

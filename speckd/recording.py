@@ -23,8 +23,9 @@ from typing import Any
 
 from torch import Tensor
 
+from speckd.files import write_whole
 from speckd.pairs import Pair
-from speckd.trace import Trace, write_whole
+from speckd.trace import Trace
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]

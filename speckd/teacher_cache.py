@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from speckd.data import Example, collate, response_rows
-from speckd.trace import write_whole
+from speckd.files import write_whole
 
 FORMAT = "speckd.teacher_cache"
 SHARD_ROWS = 16_384  # rows a shard: 19 MB at H = 576, so an interrupted making loses little

@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from speckd.divergences import DIVERGENCES
+from speckd.files import write_whole
 from speckd.gates import K_MAX, Draws, Gate, RandomTokens
 
 FORMAT = "speckd.trace"
@@ -427,26 +427,6 @@ def _read(path: Path, newline: str | None = None) -> str:
             return file.read()
     except UnicodeDecodeError:
         raise ValueError(f"{path.name} is not a text file, so it is not a trace.") from None
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a text file so that it is complete or absent, also when the disk is full or the program is killed.
-
-    Raises:
-        OSError: it cannot be written; what was there before stays.
-    """
-    target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's file is private; a file that was asked for is not
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 # A trace's draws are at most K_MAX; the gate refuses a larger k before a trace is asked.

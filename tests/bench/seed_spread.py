@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from app.settings import Settings
 from app.training import TrainingRequest
 from speckd.distill import SEED_SPREAD, DistillSettings, distill
-from speckd.trace import write_whole
+from speckd.files import write_whole
 
 # What may differ between two runs that the same spread speaks of: it has no part in the figures, or is the seed itself.
 FREE = (

@@ -11,7 +11,7 @@ from speckd import divergences as div
 from speckd.gates import K_MAX, draw_and_verify, row_uniforms
 from speckd.heads import Head
 from speckd.inspection import BLOCK_ROWS, CHUNK_ROWS, measure_rows, token_text, top_tokens
-from speckd.pairs import Progress
+from speckd.jobs import Progress
 from tests import tiny
 
 LONG = "The quick brown owl reads. " * 8  # several chunks of rows, the last one short

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import speckd
+from speckd.files import write_whole
 from speckd.gates import random_scores, ranks_by
-from speckd.trace import write_whole
 
 
 def test_regating_compares_the_stored_thresholds(tiny_trace: speckd.Trace) -> None:
