@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from speckd.draws import K_MAX
 from speckd.files import write_whole
-from speckd.gates import DEFAULT_BETA, DEFAULT_K, K_MAX, Gate, gate_named
+from speckd.gates import DEFAULT_BETA, DEFAULT_K, Gate, gate_named
 from speckd.inspection import SOURCES, check_request, inspect
 from speckd.jobs import OnProgress, Progress
 from speckd.pairs import STUDENTS, load_pair, packaged_teacher

@@ -21,20 +21,9 @@ import torch
 from torch import Tensor
 
 from speckd.divergences import entropy
-from speckd.gates import (
-    AllOpen,
-    Draws,
-    Gate,
-    RandomTokens,
-    SpecK,
-    StudentEntropy,
-    TeacherEntropy,
-    TopK,
-    argmax_from,
-    block_maxima,
-    draw_tokens,
-    topk_threshold_up_to,
-)
+from speckd.draws import Draws, draw_tokens
+from speckd.gates import AllOpen, Gate, RandomTokens, SpecK, StudentEntropy, TeacherEntropy, TopK
+from speckd.ranks import argmax_from, block_maxima, topk_threshold_up_to
 
 SAFE_MAXIMA = (-20.0, 40.0)  # where the largest logit of a row lies here, exp needs no shift, in float32 either
 

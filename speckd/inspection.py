@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from speckd import divergences as div
-from speckd.gates import K_MAX, Draws, draw_and_verify, rank_of, row_uniforms
+from speckd.draws import K_MAX, Draws, draw_and_verify, row_uniforms
 from speckd.heads import Head
 from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
 from speckd.pairs import Model, Pair
+from speckd.ranks import rank_of, top_tokens
 from speckd.trace import TopTokens, Trace, selector_ranks
 
 N_TOP = 10
@@ -207,20 +208,6 @@ def _dot(first: Tensor, second: Tensor) -> Tensor:
     if first.device.type == "cpu":
         return torch.stack([torch.dot(a, b) for a, b in zip(first, second, strict=True)])
     return (first * second).sum(-1)
-
-
-def top_tokens(scores: Tensor, n_top: int) -> Tensor:
-    """The ids of the n largest scores of each row, largest first, of equal scores the lower id first: (N, n)."""
-    values, ids = scores.topk(min(n_top + 1, scores.shape[-1]))
-    by_id = ids.argsort(dim=-1)  # topk leaves the order of equal scores open: sort by id, then stably by score
-    values, ids = values.gather(-1, by_id), ids.gather(-1, by_id)
-    by_score = values.argsort(dim=-1, descending=True, stable=True)
-    values, ids = values.gather(-1, by_score), ids.gather(-1, by_score)
-    if values.shape[-1] > n_top:
-        tied = values[:, n_top] == values[:, n_top - 1]  # and which of them topk took, when they straddle the end
-        if tied.any():
-            ids[tied, :n_top] = scores[tied].argsort(dim=-1, descending=True, stable=True)[:, :n_top]
-    return ids[:, :n_top]
 
 
 # --- the text -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from speckd.closed_forms import LogitBlock
 from speckd.divergences import JSD_TEACHER_WEIGHT, SKEW, divergence_named
-from speckd.gates import AllOpen, Gate, row_uniforms
+from speckd.draws import row_uniforms
+from speckd.gates import AllOpen, Gate
 from speckd.heads import Head
 
 CHUNK_ELEMENTS = 12 * 2**20  # logits of one model that a chunk holds: 48 MiB in float32, 256 rows of 49,152

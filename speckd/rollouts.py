@@ -22,8 +22,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-_NUCLEUS_GUESS = 512  # tokens that usually hold the nucleus; a full sort of 49,152 costs ten times as much
-_SAMPLING_STREAM = 1  # second word of the Philox key; the gates' coins use 0
+from speckd.draws import answer_uniforms, draw_from_nucleus
 
 
 @dataclass(frozen=True)
@@ -71,37 +70,6 @@ class Answer:
     response_ids: list[int]
     finished: bool
     hidden: Tensor | None = None
-
-
-def answer_uniforms(seed: int, answer: int, max_new_tokens: int) -> np.ndarray:
-    """The uniforms that pick each token of one answer: (max_new_tokens,) float64 in [0, 1)."""
-    stream = np.random.Philox(key=[seed, _SAMPLING_STREAM], counter=[0, 0, 0, answer])
-    return np.random.Generator(stream).random(max_new_tokens)
-
-
-def draw_from_nucleus(logits: Tensor, uniforms: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
-    """Draw one token a row from the smallest set of likely tokens that holds top_p, by inverse CDF.
-
-    Args:
-        logits: (B, V).
-        uniforms: (B,) float64 in [0, 1).
-        temperature, top_p: as in Sampling.
-    Returns:
-        (B,) token ids.
-    """
-    logprobs = torch.log_softmax(logits.float() / temperature, -1)
-    n_likely = min(_NUCLEUS_GUESS if top_p < 1 else logprobs.shape[-1], logprobs.shape[-1])
-    while True:
-        values, ids = logprobs.topk(n_likely)  # sorted, likeliest first
-        cumulative = values.double().exp().cumsum(-1)  # (B, n_likely)
-        if n_likely == logprobs.shape[-1] or bool((cumulative[:, -1] >= top_p).all()):
-            break
-        n_likely = min(8 * n_likely, logprobs.shape[-1])
-    # The nucleus ends with the token that reaches top_p. That token is in it.
-    size = (cumulative < min(top_p, 1.0)).sum(-1).clamp(max=n_likely - 1)  # (B,)
-    mass = cumulative.gather(-1, size[:, None])
-    picks = torch.searchsorted(cumulative, uniforms[:, None].to(cumulative) * mass, right=True)
-    return ids.gather(-1, torch.minimum(picks, size[:, None])).squeeze(-1)
 
 
 class _OwnDraws(LogitsProcessor):

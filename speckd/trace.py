@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from speckd.divergences import DIVERGENCES
+from speckd.draws import K_MAX, Draws
 from speckd.files import write_whole
-from speckd.gates import K_MAX, Draws, Gate, RandomTokens
+from speckd.gates import Gate, RandomTokens
 
 FORMAT = "speckd.trace"
 VERSION = 1
@@ -365,7 +366,8 @@ def selector_ranks(trace_scores: dict[str, Tensor], seed: int) -> dict[str, Tens
         trace_scores: hellinger, student_entropy and teacher_entropy, each (N,).
         seed: names the coins of the random control.
     """
-    from speckd.gates import random_scores, ranks_by
+    from speckd.draws import random_scores
+    from speckd.ranks import ranks_by
 
     n_tokens = len(trace_scores["hellinger"])
     return {

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -42,6 +41,7 @@ from speckd.data import (
     row_names,
 )
 from speckd.divergences import divergence_named
+from speckd.draws import on_policy_coin
 from speckd.evaluation import FACTS, Scores, rouge_of_answers, sum_facts
 from speckd.gates import DEFAULT_K, AllOpen, Gate, TopK, gate_named
 from speckd.heads import Head
@@ -51,7 +51,6 @@ from speckd.rollouts import Sampling, generate_batch
 from speckd.teacher_cache import TeacherCache, tokenizer_sha256, trunk_of
 
 MARKER = "complete.json"  # written last into a checkpoint; without it the folder counts for nothing
-_ON_POLICY_STREAM = 2  # second word of the Philox key of the coin "does the student write this one?"
 
 
 class NonFiniteLoss(ValueError):
@@ -425,7 +424,7 @@ class SpecKDTrainer(Trainer):
         chosen = [
             index
             for index, number in enumerate(numbers)
-            if _coin(self.args.seed, step, number) < self.args.student_share
+            if on_policy_coin(self.args.seed, step, number) < self.args.student_share
         ]
         if not chosen:
             return batch
@@ -697,12 +696,6 @@ class TrainingBar(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-
-def _coin(seed: int, step: int, number: int) -> float:
-    """Uniform in [0, 1) that belongs to one example at one step."""
-    stream = np.random.Philox(key=[seed, _ON_POLICY_STREAM], counter=[0, 0, step, number])
-    return float(np.random.Generator(stream).random())
 
 
 def _as_examples(source: Any, pair: Pair, args: SpecKDConfig, needs_response: bool) -> Examples:

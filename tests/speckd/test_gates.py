@@ -7,8 +7,8 @@ import torch
 
 from speckd import gates
 from speckd.divergences import tvd
+from speckd.draws import K_MAX, draw_and_verify, row_uniforms
 from speckd.gates import (
-    K_MAX,
     AdaKD,
     AllOpen,
     HellingerWeight,
@@ -17,13 +17,9 @@ from speckd.gates import (
     StudentEntropy,
     TeacherEntropy,
     TopK,
-    draw_and_verify,
     gate_named,
-    rank_of,
-    ranks_by,
-    row_uniforms,
-    topk_threshold,
 )
+from speckd.ranks import rank_of, ranks_by, topk_threshold
 
 
 def logs(*rows: list[float]) -> torch.Tensor:

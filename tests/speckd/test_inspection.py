@@ -8,10 +8,11 @@ import torch
 
 import speckd
 from speckd import divergences as div
-from speckd.gates import K_MAX, draw_and_verify, row_uniforms
+from speckd.draws import K_MAX, draw_and_verify, row_uniforms
 from speckd.heads import Head
-from speckd.inspection import BLOCK_ROWS, CHUNK_ROWS, measure_rows, token_text, top_tokens
+from speckd.inspection import BLOCK_ROWS, CHUNK_ROWS, measure_rows, token_text
 from speckd.jobs import Progress
+from speckd.ranks import top_tokens
 from tests import tiny
 
 LONG = "The quick brown owl reads. " * 8  # several chunks of rows, the last one short

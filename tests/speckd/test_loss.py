@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import speckd
 from speckd import loss as loss_module
 from speckd.divergences import DIVERGENCES, entropy, forward_kl, jsd, skew_kl, skew_reverse_kl, tvd
+from speckd.draws import draw_tokens, row_uniforms
 from speckd.gates import (
     GATES,
     AdaKD,
@@ -23,15 +24,10 @@ from speckd.gates import (
     StudentEntropy,
     TeacherEntropy,
     TopK,
-    argmax_from,
-    block_maxima,
-    draw_tokens,
-    row_uniforms,
-    topk_threshold,
-    topk_threshold_up_to,
 )
 from speckd.heads import Head
 from speckd.loss import GatedLoss, gated_loss
+from speckd.ranks import argmax_from, block_maxima, topk_threshold, topk_threshold_up_to
 
 N, V, H_STUDENT, H_TEACHER = 30, 301, 6, 9  # V is no multiple of a block, so that the last one is short
 EVERY_GATE: list[Gate] = [

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import speckd
+from speckd.draws import random_scores
 from speckd.files import write_whole
-from speckd.gates import random_scores, ranks_by
+from speckd.ranks import ranks_by
 
 
 def test_regating_compares_the_stored_thresholds(tiny_trace: speckd.Trace) -> None:
