@@ -25,6 +25,7 @@ class Stream(IntEnum):
     DRAFT = 4  # what a draft draws in decoding
     VERIFY = 5  # the coin by which a drafted token passes
     RESAMPLE = 6  # the token that follows the last accepted one
+    OWN_ANSWER = 7  # the tokens of the responses that a student writes as it trains
 
 
 K_MAX = 50  # draws that a trace keeps a row; the largest k of Spec-k
@@ -170,10 +171,20 @@ def random_scores(seed: int, n_tokens: int) -> Tensor:
 _NUCLEUS_GUESS = 512  # tokens that usually hold the nucleus; a full sort of 49,152 costs ten times as much
 
 
-def answer_uniforms(seed: int, answer: int, max_new_tokens: int) -> np.ndarray:
-    """The uniforms that pick each token of one answer: (max_new_tokens,) float64 in [0, 1)."""
-    stream = np.random.Philox(key=[seed, Stream.ANSWER], counter=[0, 0, 0, answer])
-    return np.random.Generator(stream).random(max_new_tokens)
+def answer_uniforms(
+    seed: int, answer: int, max_new_tokens: int, step: int = 0, stream: int = Stream.ANSWER
+) -> np.ndarray:
+    """The uniforms that pick each token of one answer: (max_new_tokens,) float64 in [0, 1).
+
+    Args:
+        seed: 0 to 2**63 - 1.
+        answer: the number of the prompt or example that is answered.
+        max_new_tokens: how many.
+        step: of training, where a student answers as it trains (stream OWN_ANSWER); else 0.
+        stream: whose uniforms they are: ANSWER or OWN_ANSWER.
+    """
+    philox = np.random.Philox(key=[seed, stream], counter=[0, 0, step, answer])
+    return np.random.Generator(philox).random(max_new_tokens)
 
 
 def draw_from_nucleus(logits: Tensor, uniforms: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:

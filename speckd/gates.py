@@ -8,7 +8,7 @@ Every gate answers in two steps, so that one run of the models serves every sett
    propose-and-verify gates (the smallest k that accepts the token), a distance or an entropy for the selectors;
 2. ``accept`` compares the scores with the knob. No model is run, and no gradient ever flows through either step.
 
-Where a gate draws, its uniforms come from ``draws.py``: neither chunking, batching nor the number of processes changes a
+Where a gate draws, its uniforms come from ``draws.py``: no chunking, batching or number of processes changes a
 single coin.
 """
 

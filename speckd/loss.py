@@ -23,14 +23,13 @@ from torch import Tensor, nn
 
 from speckd.closed_forms import LogitBlock
 from speckd.divergences import JSD_TEACHER_WEIGHT, SKEW, divergence_named
-from speckd.draws import row_uniforms
+from speckd.draws import Stream, row_uniforms
 from speckd.gates import AllOpen, Gate
 from speckd.heads import Head
 
 CHUNK_ELEMENTS = 12 * 2**20  # logits of one model that a chunk holds: 48 MiB in float32, 256 rows of 49,152
 BLOCK_ELEMENTS = 3 * 2**19  # logits that the elementwise work touches at a time: 6 MiB, 32 rows of 49,152
 CAST_TOKENS = 8192  # tokens of a half-precision head that are widened at a time on a CPU
-SAMPLING_STREAM = 1  # coins of rejected="sample"; the gates' own are stream 0
 SEED_STRIDE = 0x9E3779B97F4A7C15  # odd, so that no two calls of one run share a seed
 
 
@@ -258,7 +257,7 @@ class _Work:
         accepted = self.gate.accept(scores, sequences)
         if not self.sampled:
             return accepted, self.gate.weights_of(accepted)
-        coins = row_uniforms(self.coin_seed, self.sequences[rows], self.positions[rows], 1, SAMPLING_STREAM)[:, 0, 1]
+        coins = row_uniforms(self.coin_seed, self.sequences[rows], self.positions[rows], 1, Stream.REJECTED)[:, 0, 1]
         lucky = (coins < getattr(self.gate, "beta", 0.0)).to(accepted.device)
         return accepted, (accepted | lucky).float()
 

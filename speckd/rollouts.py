@@ -75,10 +75,11 @@ class Answer:
 class _OwnDraws(LogitsProcessor):
     """Leaves one token of each row possible: the one its own uniform picks. So greedy decoding then takes it."""
 
-    def __init__(self, sampling: Sampling, answers: Sequence[int], vocabulary_size: int, prompt_length: int) -> None:
+    def __init__(
+        self, sampling: Sampling, uniforms: Sequence[np.ndarray], vocabulary_size: int, prompt_length: int
+    ) -> None:
         self.sampling, self.vocabulary_size, self.prompt_length = sampling, vocabulary_size, prompt_length
-        rows = [answer_uniforms(sampling.seed, answer, sampling.max_new_tokens) for answer in answers]
-        self.uniforms = torch.from_numpy(np.stack(rows))
+        self.uniforms = torch.from_numpy(np.stack(uniforms))  # (B, max_new_tokens)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         scores = scores[:, : self.vocabulary_size]  # padded rows of a head name no token
@@ -117,6 +118,7 @@ def generate_batch(
     sampling: Sampling,
     *,
     answers: Sequence[int] | None = None,
+    uniforms: Sequence[np.ndarray] | None = None,
     vocabulary_size: int | None = None,
     keep_hidden: bool = False,
     should_stop: Callable[[], bool] | None = None,
@@ -130,6 +132,7 @@ def generate_batch(
         prompt_ids: the token ids of each prompt, its generation prompt included; at least one token each.
         sampling: how answers are drawn.
         answers: a number for each prompt that names its uniforms; 0, 1, 2, ... where none are given.
+        uniforms: for each prompt the (max_new_tokens,) uniforms themselves, where they are of another stream.
         vocabulary_size: rows of the head that name tokens; all of them where none is given.
         keep_hidden: also return the hidden states that predicted the tokens.
         should_stop, on_step: asked, and told, after each token. A stop keeps what was written so far.
@@ -143,6 +146,8 @@ def generate_batch(
     if not all(len(ids) for ids in prompt_ids):
         raise ValueError("a prompt has no token: give each prompt some text.")
     answers = range(len(prompt_ids)) if answers is None else answers
+    if uniforms is None:
+        uniforms = [answer_uniforms(sampling.seed, answer, sampling.max_new_tokens) for answer in answers]
     stops = stop_token_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stops[0] if stops else 0)
     length = max(len(ids) for ids in prompt_ids)
@@ -172,7 +177,7 @@ def generate_batch(
             max_length=None,
             pad_token_id=pad,
             eos_token_id=stops or None,
-            logits_processor=LogitsProcessorList([_OwnDraws(sampling, list(answers), head_rows, length)]),
+            logits_processor=LogitsProcessorList([_OwnDraws(sampling, uniforms, head_rows, length)]),
             stopping_criteria=StoppingCriteriaList([_AskToStop(should_stop, on_step)]),
             use_cache=True,
         )

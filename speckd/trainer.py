@@ -41,7 +41,7 @@ from speckd.data import (
     row_names,
 )
 from speckd.divergences import divergence_named
-from speckd.draws import on_policy_coin
+from speckd.draws import Stream, answer_uniforms, on_policy_coin
 from speckd.evaluation import FACTS, Scores, rouge_of_answers, sum_facts
 from speckd.gates import DEFAULT_K, AllOpen, Gate, TopK, gate_named
 from speckd.heads import Head
@@ -446,7 +446,7 @@ class SpecKDTrainer(Trainer):
             do_sample=True,
             max_new_tokens=max(1, min(self.args.max_new_tokens, room)),
             temperature=self.args.temperature,
-            seed=(self.args.seed * 1_000_003 + step) % 2**63,
+            seed=self.args.seed,
         )
         student = self.accelerator.unwrap_model(self.model).student
         written = generate_batch(
@@ -454,7 +454,10 @@ class SpecKDTrainer(Trainer):
             self.pair.tokenizer,
             prompts,
             sampling,
-            answers=[numbers[index] for index in chosen],
+            uniforms=[
+                answer_uniforms(self.args.seed, numbers[index], sampling.max_new_tokens, step, Stream.OWN_ANSWER)
+                for index in chosen
+            ],
             vocabulary_size=self.pair.vocabulary_size,
         )
         for index, prompt, answer in zip(chosen, prompts, written, strict=True):
