@@ -61,3 +61,9 @@ class Head:
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits
+
+
+def trunk_of(model: Any) -> Any:
+    """The decoder without its head; adapters stay in force, since they sit on its layers."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    return base.get_decoder()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from speckd import divergences as div
 from speckd.draws import K_MAX, Draws, draw_and_verify, row_uniforms
-from speckd.heads import Head
+from speckd.heads import Head, trunk_of
 from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
 from speckd.pairs import Model, Pair
 from speckd.ranks import rank_of, top_tokens
@@ -327,17 +327,11 @@ def _write_response(
 # --- the models ---------------------------------------------------------------------------------------------------
 
 
-def _trunk(model: Model) -> Any:
-    """The decoder without its head: its last hidden state is what the head reads."""
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    return base.get_decoder()
-
-
 def response_hidden(
     model: Model, input_ids: Tensor, n_prompt: int, stage: str = "", report: OnProgress = lambda _: None
 ) -> Tensor:
     """The hidden states that predict the response tokens, one position earlier: (1, T) ids to (N, H)."""
-    trunk = _trunk(model)
+    trunk = trunk_of(model)
     layers = getattr(trunk, "layers", [])
     done = 0
 
@@ -391,7 +385,7 @@ def _stop_between_layers(pair: Pair, stopping: ShouldStop) -> Iterator[None]:
     hooks = [
         layer.register_forward_pre_hook(ask)
         for model in (pair.teacher, pair.student)
-        for layer in getattr(_trunk(model), "layers", [])
+        for layer in getattr(trunk_of(model), "layers", [])
     ]
     try:
         yield

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from speckd.data import Example, collate, response_rows
 from speckd.files import write_whole
+from speckd.heads import trunk_of
 
 FORMAT = "speckd.teacher_cache"
 SHARD_ROWS = 16_384  # rows a shard: 19 MB at H = 576, so an interrupted making loses little
@@ -267,9 +268,3 @@ def teacher_rows(teacher: Any, examples: Sequence[Example]) -> list[Tensor]:
     ).last_hidden_state  # (B, T, H)
     picked = response_rows(batch["labels"]).to(device)  # (B, T-1)
     return [hidden[index, :-1][picked[index]] for index in range(len(examples))]
-
-
-def trunk_of(model: Any) -> Any:
-    """The decoder without its head; adapters stay in force, since they sit on its layers."""
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    return base.get_decoder()

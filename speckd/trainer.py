@@ -44,11 +44,11 @@ from speckd.divergences import divergence_named
 from speckd.draws import Stream, answer_uniforms, on_policy_coin
 from speckd.evaluation import FACTS, Scores, rouge_of_answers, sum_facts
 from speckd.gates import DEFAULT_K, AllOpen, Gate, TopK, gate_named
-from speckd.heads import Head
+from speckd.heads import Head, trunk_of
 from speckd.loss import gated_loss
 from speckd.pairs import Pair
 from speckd.rollouts import Sampling, generate_batch
-from speckd.teacher_cache import TeacherCache, tokenizer_sha256, trunk_of
+from speckd.teacher_cache import TeacherCache, tokenizer_sha256
 
 MARKER = "complete.json"  # written last into a checkpoint; without it the folder counts for nothing
 
