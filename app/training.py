@@ -39,7 +39,7 @@ from app.checks import as_real, as_text, as_whole, without_words
 from app.engine import LARGEST_SEED, PACKAGED_STUDENTS, TICK, TRAINED, Engine, Line
 from app.settings import Settings
 from speckd.distill import DistillSettings, command_of, racer_folder
-from speckd.pairs import cache_folder
+from speckd.packaged import cache_folder
 from speckd.trainer import parse_gate
 
 log = logging.getLogger(__name__)

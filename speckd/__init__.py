@@ -31,7 +31,8 @@ from speckd.gates import (
 from speckd.inspection import inspect
 from speckd.jobs import Progress, Stopped
 from speckd.loss import GatedLoss, gated_loss
-from speckd.pairs import ModelUnavailable, Pair, load_pair
+from speckd.packaged import ModelUnavailable
+from speckd.pairs import Pair, load_pair
 from speckd.trace import Trace
 
 _LAZY = {  # the trainer's libraries take seconds to import, and inspecting needs none of them

@@ -21,7 +21,8 @@ from speckd.files import write_whole
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, Gate, gate_named
 from speckd.inspection import SOURCES, check_request, inspect
 from speckd.jobs import OnProgress, Progress
-from speckd.pairs import STUDENTS, load_pair, packaged_teacher
+from speckd.packaged import STUDENTS, packaged_teacher
+from speckd.pairs import load_pair
 from speckd.trace import Trace
 
 PROGRAM = "python -m speckd"

@@ -31,7 +31,8 @@ import torch
 from speckd.data import Examples, read_examples
 from speckd.files import write_whole
 from speckd.jobs import OnProgress, Progress, Stopped
-from speckd.pairs import PACKAGED, Pair, load_pair
+from speckd.packaged import PACKAGED
+from speckd.pairs import Pair, load_pair
 from speckd.probe import Probe, ProbeCallback, choose_probe
 from speckd.recording import OnEvent, Recorder
 from speckd.report import RunRecord, held_out_table, to_csv, to_html, to_markdown

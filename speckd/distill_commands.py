@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, GATES
 from speckd.jobs import Progress, Stopped
-from speckd.pairs import PACKAGED, load_pair
+from speckd.packaged import PACKAGED
+from speckd.pairs import load_pair
 
 if TYPE_CHECKING:
     from speckd.distill import DistillSettings

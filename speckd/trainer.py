@@ -818,7 +818,8 @@ def _fresh_packaged_student(pair: Pair, settings: Any) -> nn.Module:
     """The six-layer student as an adapter over the whole teacher: ``layer_replication`` does the shortening."""
     from peft import get_peft_model
 
-    from speckd.pairs import HUB_TEACHER, KEPT_LAYERS, load_base
+    from speckd.packaged import HUB_TEACHER, KEPT_LAYERS
+    from speckd.pairs import load_base
 
     base = load_base(dtype=pair.dtype)
     base.config.name_or_path = HUB_TEACHER

@@ -19,7 +19,7 @@ from app.engine import Engine
 from app.settings import Settings
 from app.tabs import inspect
 from app.training import TrainingRequest, Trainings
-from speckd import pairs, report
+from speckd import packaged, report
 from speckd.report import RunRecord
 from tests.app import stand_in, synthetic
 
@@ -183,10 +183,10 @@ def test_a_read_only_cache_is_one_sentence_that_names_the_variable(
     source = tmp_path / "model.gguf"
     source.write_bytes(b"weights")
     monkeypatch.setenv("SPECKD_CACHE", "/proc/speckd")
-    monkeypatch.setattr(pairs, "packaged_gguf", lambda: source)
-    monkeypatch.setattr(pairs, "GGUF_SHA256", pairs._sha256_of(source))
+    monkeypatch.setattr(packaged, "packaged_gguf", lambda: source)
+    monkeypatch.setattr(packaged, "GGUF_SHA256", packaged.sha256_of(source))
     with pytest.raises(speckd.ModelUnavailable, match="SPECKD_CACHE") as error:
-        pairs.packaged_teacher()
+        packaged.packaged_teacher()
     assert "\n" not in str(error.value)
 
 

