@@ -21,9 +21,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from speckd.closed_forms import LogitBlock
 from speckd.divergences import JSD_TEACHER_WEIGHT, SKEW, divergence_named
 from speckd.draws import Stream, row_uniforms
+from speckd.fused.closed_forms import LogitBlock
 from speckd.gates import AllOpen, Gate
 from speckd.heads import Head
 
