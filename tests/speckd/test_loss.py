@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import speckd
-from speckd import loss as loss_module
 from speckd.divergences import DIVERGENCES, entropy, forward_kl, jsd, skew_kl, skew_reverse_kl, tvd
 from speckd.draws import draw_tokens, row_uniforms
+from speckd.fused import gated_sum
 from speckd.gates import (
     GATES,
     AdaKD,
@@ -143,7 +143,7 @@ def test_loss_and_gradient_are_autograds(
     gradient_tolerance: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loss_module, "BLOCK_ELEMENTS", 3 * V)  # several blocks to a chunk, as in a large vocabulary
+    monkeypatch.setattr(gated_sum, "BLOCK_ELEMENTS", 3 * V)  # several blocks to a chunk, as in a large vocabulary
     rows = Rows(dtype)
     out, expected = rows.loss(gate, divergence, chunk_rows=7), reference_loss(rows, gate, divergence)
     assert out.loss.dtype == dtype
@@ -166,7 +166,7 @@ def test_the_models_own_formula_for_logits_reaches_the_gate_and_the_gradient(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Temperature, scale, soft cap and both biases at once, each different for the two models.
-    monkeypatch.setattr(loss_module, "BLOCK_ELEMENTS", 3 * V)
+    monkeypatch.setattr(gated_sum, "BLOCK_ELEMENTS", 3 * V)
     rows = Rows()
     rows.student_hidden.data *= 2  # far enough into the cap to bend
     student = Head(rows.student_weight, rows.student_bias, scale=0.7, softcap=3.0)
@@ -250,7 +250,7 @@ def test_autocast_decides_the_dtype_of_the_factors() -> None:
 def test_chunk_size_changes_nothing(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Rows()
     whole = rows.loss(gate, extras=True)
-    monkeypatch.setattr(loss_module, "BLOCK_ELEMENTS", 3 * V)
+    monkeypatch.setattr(gated_sum, "BLOCK_ELEMENTS", 3 * V)
     for size in (1, 8, N, 1000):
         parts = rows.loss(gate, extras=True, chunk_rows=size)
         assert torch.equal(parts.accepted, whole.accepted)

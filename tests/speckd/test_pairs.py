@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import speckd
-from speckd import packaged
+from speckd import packaged, pairs
 from tests import tiny
 
 
@@ -255,7 +255,7 @@ def test_the_packaged_pair_is_the_six_layer_student_of_the_packaged_teacher(pack
 @pytest.mark.packaged
 def test_the_raw_student_is_six_layers_with_the_teachers_weights(packaged_pair: speckd.Pair) -> None:
     raw = speckd.load_pair(student="raw", device="cpu").student
-    kept = [index for start, end in pairs.KEPT_LAYERS for index in range(start, end)]
+    kept = [index for start, end in packaged.KEPT_LAYERS for index in range(start, end)]
     assert raw.config.num_hidden_layers == len(kept) == 6
     for place, index in enumerate(kept):
         own = raw.model.layers[place].mlp.up_proj.weight
