@@ -7,8 +7,8 @@ How it is fast and small:
 
 * Rows are walked in chunks. A chunk is projected once a model into two buffers, and everything after that runs on a
   few rows at a time, small enough to stay in the cache.
-* dD/dlogits has a closed form for every divergence (fused/closed_forms.py), so the gradient of the hidden state is taken
-  while the logits are still there; backward multiplies it by one number. TRL and Liger project again in backward.
+* dD/dlogits has a closed form for every divergence (fused/closed_forms.py), so the gradient of the hidden state is
+  taken while the logits are still there; backward multiplies it by one number. TRL and Liger project again in backward.
 * Rows of weight 0 leave before their gradient is taken. The others move up, into the places of those that left, and
   wait there for the next chunk's, because a larger matrix product costs less a row. It is a third of the work.
 * No row is normalised before that product where a factor can follow it: a row has H numbers then, instead of V.

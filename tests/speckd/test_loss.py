@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import speckd
 from speckd.divergences import DIVERGENCES, entropy, forward_kl, jsd, skew_kl, skew_reverse_kl, tvd
 from speckd.draws import draw_tokens, row_uniforms
-from speckd.fused import gated_sum
+from speckd.fused import gated_sum, together
 from speckd.gates import (
     GATES,
     AdaKD,
@@ -453,13 +453,13 @@ def test_nothing_but_the_loss_carries_gradient() -> None:
 def test_rejected_rows_are_left_out_of_the_gradients_product(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Rows()
     seen = []
-    pull_back = loss_module._Projection.pull_back
+    pull_back = together.Projection.pull_back
 
     def count(self: Any, gradient: Tensor, factors: Tensor) -> Tensor:
         seen.append(len(gradient))
         return pull_back(self, gradient, factors)
 
-    monkeypatch.setattr(loss_module._Projection, "pull_back", count)
+    monkeypatch.setattr(together.Projection, "pull_back", count)
     out = rows.loss(TopK(k=3, beta=0.0), chunk_rows=7)
     assert 0 < sum(seen) == int(out.accepted.sum()) < N
     assert min(seen[:-1]) >= 7  # those of several chunks waited for one product
