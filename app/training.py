@@ -39,8 +39,8 @@ from app.checks import as_real, as_text, as_whole, without_words
 from app.engine import LARGEST_SEED, PACKAGED_STUDENTS, TICK, TRAINED, Engine, Line
 from app.settings import Settings
 from speckd.distill import DistillSettings, command_of, racer_folder
+from speckd.gates import gate_from_text
 from speckd.packaged import cache_folder
-from speckd.trainer import parse_gate
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class TrainingRequest:
         if not isinstance(gates, list | tuple) or not 1 <= len(gates) <= 2:
             raise ValueError("A race has one or two gates.")
         gates = tuple(_gate(gate) for gate in gates)
-        if len(gates) == 2 and parse_gate(gates[0]) == parse_gate(gates[1]):
+        if len(gates) == 2 and gate_from_text(gates[0]) == gate_from_text(gates[1]):
             raise ValueError("The two gates are the same: a race needs different ones.")
         kind, responses = asked["data"], asked["responses"]
         if kind not in ("shipped", "pasted", "uploaded"):
@@ -191,7 +191,7 @@ def _gate(spec: Any) -> str:
     text = as_text(spec, "The gate").strip()
     if len(text) > 120 or text.split(":")[0] not in GATES:
         raise ValueError(f"The gate {text!r:.60} is not known: choose one of {', '.join(GATES)}.")
-    parse_gate(text)
+    gate_from_text(text)
     return text
 
 
@@ -524,7 +524,9 @@ class Trainings:
             folder = self._student(run, racer)
             if folder is None:
                 continue
-            label = f"trained here: {parse_gate(gate).title()}, {run.request.steps} steps from {run.request.student}"
+            label = (
+                f"trained here: {gate_from_text(gate).title()}, {run.request.steps} steps from {run.request.student}"
+            )
             if run.request.teacher == "packaged":
                 self._engine.keep_trained(f"{TRAINED}{run.key}-{racer}", folder, label)
                 students.append({"racer": racer, "value": f"{TRAINED}{run.key}-{racer}", "label": label})

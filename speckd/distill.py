@@ -30,6 +30,7 @@ import torch
 
 from speckd.data import Examples, read_examples
 from speckd.files import write_whole
+from speckd.gates import gate_from_text
 from speckd.jobs import OnProgress, Progress, Stopped
 from speckd.packaged import PACKAGED
 from speckd.pairs import Pair, load_pair
@@ -38,15 +39,7 @@ from speckd.recording import OnEvent, Recorder
 from speckd.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
 from speckd.rollouts import Sampling, is_complete, write_rollouts
 from speckd.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
-from speckd.trainer import (
-    RowCallback,
-    SpecKDConfig,
-    SpecKDTrainer,
-    config_facts,
-    parse_gate,
-    prepare_student,
-    save_student,
-)
+from speckd.trainer import RowCallback, SpecKDConfig, SpecKDTrainer, config_facts, prepare_student, save_student
 
 RESPONSES = ("file", "teacher", "student", "mixed")
 
@@ -61,7 +54,7 @@ class DistillSettings:
         teacher, student, revision, student_revision, device, dtype: as in ``load_pair``.
         eval_data: held-out prompts with responses; eval_limit: at most so many of them.
         responses: "file", "teacher" (made once), "student" (as it trains), "mixed" (student_share of them).
-        gates: one or several, as ``parse_gate`` reads them; several race from the same start.
+        gates: one or several, as ``gate_from_text`` reads them; several race from the same start.
         steps: optimizer steps; epochs count instead where steps is 0.
         teacher_cache: keep the teacher's hidden states; cache_folder: elsewhere than in the run's folder.
         save_dtype: what the trained student is written as: "float32", "bfloat16", "float16".
@@ -130,7 +123,7 @@ class DistillSettings:
         if len(set(names)) < len(names):
             raise ValueError("two of the gates are the same: a race needs different ones.")
         for gate in self.gates:
-            parse_gate(gate)
+            gate_from_text(gate)
         if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
             raise ValueError("there are no steps to train: choose steps or epochs above 0.")
         for name in ("batch_size", "accumulate", "max_new_tokens"):
@@ -159,7 +152,7 @@ class DistillSettings:
 
 def racer_folder(gate: str) -> str:
     """A folder's name for a gate: "topk:k=3" becomes "topk-k3"."""
-    return parse_gate(gate).name + "".join(f"-{part.replace('=', '')}" for part in gate.split(":")[1:])
+    return gate_from_text(gate).name + "".join(f"-{part.replace('=', '')}" for part in gate.split(":")[1:])
 
 
 OnRow = Callable[[str, dict[str, Any]], None]

@@ -132,12 +132,12 @@ def _register_distill(commands: Any) -> None:
 
 def _gates_of(options: argparse.Namespace) -> tuple[str, ...]:
     """The gates that were named, with --k and --beta given to those that have them."""
-    from speckd.trainer import parse_gate
+    from speckd.gates import gate_from_text
 
     named = [text.strip() for text in (options.compare or options.gate).split(",") if text.strip()]
     gates = []
     for text in named:
-        known = {item.name for item in fields(type(parse_gate(text)))}
+        known = {item.name for item in fields(type(gate_from_text(text)))}
         for knob in ("k", "beta"):
             value = getattr(options, knob)
             if value is not None and knob in known and f":{knob}=" not in text:

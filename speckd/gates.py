@@ -12,6 +12,7 @@ Where a gate draws, its uniforms come from ``draws.py``: no chunking, batching o
 single coin.
 """
 
+import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -406,3 +407,22 @@ def gate_named(name: str, **knobs: object) -> Gate:
             f"gate {name!r} has no {unknown[0]!r}; its settings are: {', '.join(sorted(known)) or 'none'}."
         )
     return gate(**knobs)
+
+
+def gate_from_text(text: str) -> Gate:
+    """The gate that a text names: its name, then ``:knob=value`` as often as needed, as in "topk:k=3:beta=0".
+
+    Raises:
+        ValueError: an unknown gate or knob, or a value out of range; the message lists the known ones.
+    """
+    name, *settings = text.strip().split(":")
+    knobs: dict[str, object] = {}
+    for setting in settings:
+        knob, separator, value = setting.partition("=")
+        if not separator:
+            raise ValueError(f"gate {text!r}: write its settings as name:knob=value, such as topk:k=3:beta=0.")
+        try:
+            knobs[knob.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            knobs[knob.strip()] = value.strip()
+    return gate_named(name, **knobs)

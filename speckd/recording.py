@@ -54,12 +54,12 @@ class Recorder:
             self._on_event(event)
 
     def start(self, pair: Pair, probe: Any | None) -> None:
-        from speckd.trainer import parse_gate
+        from speckd.gates import gate_from_text
 
         settings = self._settings
         self._tell(
             "start",
-            racers=[{"gate": gate, "name": parse_gate(gate).title()} for gate in settings.gates],
+            racers=[{"gate": gate, "name": gate_from_text(gate).title()} for gate in settings.gates],
             steps=settings.steps or None,
             student=pair.student_id,
             teacher=pair.teacher_id,

@@ -43,7 +43,7 @@ from speckd.data import (
 from speckd.divergences import divergence_named
 from speckd.draws import Stream, answer_uniforms, on_policy_coin
 from speckd.evaluation import FACTS, Scores, rouge_of_answers, sum_facts
-from speckd.gates import DEFAULT_K, AllOpen, Gate, TopK, gate_named
+from speckd.gates import DEFAULT_K, AllOpen, Gate, TopK, gate_from_text
 from speckd.heads import Head, trunk_of
 from speckd.loss import gated_loss
 from speckd.pairs import Pair
@@ -113,7 +113,7 @@ class SpecKDConfig(TrainingArguments):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        gate = parse_gate(self.gate)
+        gate = gate_from_text(self.gate)
         divergence_named(self.divergence)
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature!r}: choose a number above 0.")
@@ -140,25 +140,6 @@ class SpecKDConfig(TrainingArguments):
     def n_gpu(self) -> int:
         """One at most: several GPUs in one process would be DataParallel. Use `accelerate launch` for more."""
         return min(super().n_gpu, 1)
-
-
-def parse_gate(text: str) -> Gate:
-    """The gate that a text names: its name, then ``:knob=value`` as often as needed, as in "topk:k=3:beta=0".
-
-    Raises:
-        ValueError: an unknown gate or knob, or a value out of range; the message lists the known ones.
-    """
-    name, *settings = text.strip().split(":")
-    knobs: dict[str, object] = {}
-    for setting in settings:
-        knob, separator, value = setting.partition("=")
-        if not separator:
-            raise ValueError(f"gate {text!r}: write its settings as name:knob=value, such as topk:k=3:beta=0.")
-        try:
-            knobs[knob.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            knobs[knob.strip()] = value.strip()
-    return gate_named(name, **knobs)
 
 
 # --- the module that is wrapped and trained -----------------------------------------------------------------------
@@ -345,7 +326,7 @@ class SpecKDTrainer(Trainer):
         optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
     ) -> None:
         self.pair = pair
-        self.gate = gate or parse_gate(args.gate)
+        self.gate = gate or gate_from_text(args.gate)
         if self.gate.needs_reference and reference is None:
             raise ValueError(f"the gate {self.gate.name!r} needs a reference model: give reference=...")
         check_trainable(pair)

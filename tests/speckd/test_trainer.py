@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 import speckd
 from speckd.data import read_examples
-from speckd.gates import AdaSPEC, AllOpen, TopK
+from speckd.gates import AdaSPEC, AllOpen, TopK, gate_from_text
 from speckd.teacher_cache import CacheMismatch, fill_cache
 from speckd.trainer import (
     MARKER,
@@ -27,7 +27,6 @@ from speckd.trainer import (
     SpecKDConfig,
     SpecKDTrainer,
     last_checkpoint,
-    parse_gate,
     prepare_student,
 )
 from tests import tiny, training_pair
@@ -439,8 +438,8 @@ def test_a_setting_that_makes_no_sense_is_one_sentence(tmp_path: Path, settings:
 
 
 def test_a_gate_is_named_with_its_knobs() -> None:
-    assert parse_gate("topk:k=3:beta=0") == TopK(k=3, beta=0)
-    assert parse_gate("teacher_entropy:keep=highest").keep == "highest"
+    assert gate_from_text("topk:k=3:beta=0") == TopK(k=3, beta=0)
+    assert gate_from_text("teacher_entropy:keep=highest").keep == "highest"
 
 
 def test_several_gpus_in_one_process_are_never_split_by_themselves(
