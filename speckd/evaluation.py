@@ -13,43 +13,9 @@ import torch
 from torch import Tensor
 
 from speckd.data import Example, collate
+from speckd.gated_student import FACTS, GatedStudent
 from speckd.gates import DEFAULT_K, AllOpen
 from speckd.rollouts import Sampling, generate
-
-# --- sums over the rows of each example ---------------------------------------------------------------------------
-
-FACTS = (
-    "n_tokens",
-    "divergence",
-    "accepted",
-    "weighted_divergence",
-    "teacher_entropy",
-    "student_entropy",
-    "acceptance",
-    "agreement",
-)
-
-
-def sum_facts(loss: Any, owners: Tensor, n_examples: int) -> Tensor:
-    """Add up what the loss found at each row, for each example: (B, len(FACTS)) float64 on the rows' device.
-
-    Args:
-        loss: the GatedLoss of the rows, with its extras where they are wanted (0 where they are not).
-        owners: (N,) the example of each row, from 0 to n_examples - 1.
-        n_examples: B.
-    """
-    rows = loss.divergence.new_zeros((len(owners), len(FACTS)), dtype=torch.float64)  # (N, F)
-    divergence = loss.divergence.double()
-    rows[:, 0] = 1.0
-    rows[:, 1] = divergence
-    rows[:, 2] = loss.accepted.double()
-    # 0 times an infinite divergence is a masked row, not a number that is undefined.
-    rows[:, 3] = torch.where(loss.weights == 0, 0.0, loss.weights.double() * divergence)
-    extras = (loss.teacher_entropy, loss.student_entropy, loss.acceptance_probability, loss.agreement)
-    for column, values in enumerate(extras, start=4):
-        if values is not None:
-            rows[:, column] = values.double()
-    return rows.new_zeros((n_examples, len(FACTS))).index_add_(0, owners.to(rows.device), rows)
 
 
 @dataclass(frozen=True)
@@ -128,8 +94,6 @@ def evaluate_pair(
     Returns:
         Scores.
     """
-    from speckd.trainer import GatedStudent  # the same forward as in training, so that the figures are the same
-
     scorer = GatedStudent(pair.student, pair.teacher, AllOpen(), divergence, temperature, eval_k=k).eval()
     facts = []
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].response_ids))
