@@ -180,7 +180,7 @@ class Bench:
 
 def _check_cache(pair: Any, folder: str | None) -> None:
     """The page's teacher cache may be that of another teacher (a wheel was installed since), or damaged: it goes."""
-    from speckd.teacher_cache import CacheMismatch, TeacherCache, tokenizer_sha256
+    from speckd.training.teacher_cache import CacheMismatch, TeacherCache, tokenizer_sha256
 
     if folder is None or not Path(folder).exists():
         return

@@ -34,12 +34,19 @@ from speckd.gates import gate_from_text
 from speckd.jobs import OnProgress, Progress, Stopped
 from speckd.packaged import PACKAGED
 from speckd.pairs import Pair, load_pair
-from speckd.probe import Probe, ProbeCallback, choose_probe
 from speckd.recording import OnEvent, Recorder
 from speckd.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
 from speckd.rollouts import Sampling, is_complete, write_rollouts
-from speckd.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
-from speckd.trainer import RowCallback, SpecKDConfig, SpecKDTrainer, config_facts, prepare_student, save_student
+from speckd.training.probe import Probe, ProbeCallback, choose_probe
+from speckd.training.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
+from speckd.training.trainer import (
+    RowCallback,
+    SpecKDConfig,
+    SpecKDTrainer,
+    config_facts,
+    prepare_student,
+    save_student,
+)
 
 RESPONSES = ("file", "teacher", "student", "mixed")
 

@@ -362,7 +362,7 @@ def test_a_folder_laid_out_by_somebody_else_is_not_used(tmp_path: Path, monkeypa
 
 def test_a_cache_of_another_teacher_is_made_anew(pair: Any, rows: str, home: Path, tmp_path: Path) -> None:
     from app.worker import Bench
-    from speckd.teacher_cache import CacheWriter, TeacherCache, tokenizer_sha256
+    from speckd.training.teacher_cache import CacheWriter, TeacherCache, tokenizer_sha256
 
     cache = tmp_path / "cache"
     CacheWriter(cache, "another teacher", "another tokenizer")

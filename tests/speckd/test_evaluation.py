@@ -10,7 +10,7 @@ import speckd
 from speckd.data import read_examples
 from speckd.evaluation import Scores, evaluate_pair, rouge_l, rouge_of_answers
 from speckd.gated_student import FACTS, sum_facts
-from speckd.teacher_cache import fill_cache
+from speckd.training.teacher_cache import fill_cache
 from tests import training_pair
 
 

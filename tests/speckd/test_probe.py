@@ -10,8 +10,8 @@ import torch
 import speckd
 from speckd.data import read_examples
 from speckd.distill import DistillSettings, distill
-from speckd.probe import LONGEST, Probe, choose_probe
 from speckd.recording import read_recording
+from speckd.training.probe import LONGEST, Probe, choose_probe
 from tests import training_pair
 
 

@@ -11,7 +11,7 @@ import speckd
 from speckd.data import encode_prompt, read_examples
 from speckd.draws import draw_from_nucleus
 from speckd.rollouts import Sampling, batches_by_length, generate, generate_batch, is_complete, write_rollouts
-from speckd.teacher_cache import teacher_rows
+from speckd.training.teacher_cache import teacher_rows
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Hi", "Why is it so?", "Tell me.", "a b c d e f", "x")]
 

@@ -11,7 +11,7 @@ import speckd
 from speckd import divergences
 from speckd.data import read_examples
 from speckd.heads import Head
-from speckd.teacher_cache import (
+from speckd.training.teacher_cache import (
     CacheMismatch,
     CacheWriter,
     TeacherCache,

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 import speckd
 from speckd.data import read_examples
 from speckd.gates import AdaSPEC, AllOpen, TopK, gate_from_text
-from speckd.teacher_cache import CacheMismatch, fill_cache
-from speckd.trainer import (
+from speckd.training.teacher_cache import CacheMismatch, fill_cache
+from speckd.training.trainer import (
     MARKER,
     NonFiniteLoss,
     RowCallback,

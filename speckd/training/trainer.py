@@ -45,7 +45,7 @@ from speckd.gated_student import FACTS, GatedStudent
 from speckd.gates import DEFAULT_K, Gate, gate_from_text
 from speckd.pairs import Pair
 from speckd.rollouts import Sampling, generate_batch
-from speckd.teacher_cache import TeacherCache, tokenizer_sha256
+from speckd.training.teacher_cache import TeacherCache, tokenizer_sha256
 
 MARKER = "complete.json"  # written last into a checkpoint; without it the folder counts for nothing
 
