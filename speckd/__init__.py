@@ -36,9 +36,9 @@ from speckd.pairs import Pair, load_pair
 from speckd.trace import Trace
 
 _LAZY = {  # the trainer's libraries take seconds to import, and inspecting needs none of them
-    "SpecKDConfig": "speckd.training.trainer",
+    "SpecKDConfig": "speckd.training.config",
     "SpecKDTrainer": "speckd.training.trainer",
-    "prepare_student": "speckd.training.trainer",
+    "prepare_student": "speckd.training.prepare",
     "read_examples": "speckd.data",
     "evaluate_pair": "speckd.evaluation",
 }

@@ -37,16 +37,12 @@ from speckd.pairs import Pair, load_pair
 from speckd.recording import OnEvent, Recorder
 from speckd.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
 from speckd.rollouts import Sampling, is_complete, write_rollouts
+from speckd.training.callbacks import RowCallback
+from speckd.training.config import SpecKDConfig, config_facts
+from speckd.training.prepare import prepare_student, save_student
 from speckd.training.probe import Probe, ProbeCallback, choose_probe
 from speckd.training.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
-from speckd.training.trainer import (
-    RowCallback,
-    SpecKDConfig,
-    SpecKDTrainer,
-    config_facts,
-    prepare_student,
-    save_student,
-)
+from speckd.training.trainer import SpecKDTrainer
 
 RESPONSES = ("file", "teacher", "student", "mixed")
 

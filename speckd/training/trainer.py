@@ -8,29 +8,23 @@ The student's trunk and the loss are one module, ``GatedStudent``, so that they 
 (DDP and FSDP hook there). The teacher stays outside: it is neither wrapped, nor moved by an optimizer, nor saved.
 """
 
-import contextlib
-import json
 import math
 import os
 import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from speckd.data import (
-    LONGEST,
     Example,
     Examples,
     ResponseDataset,
@@ -38,111 +32,21 @@ from speckd.data import (
     collate,
     read_examples,
 )
-from speckd.divergences import divergence_named
 from speckd.draws import Stream, answer_uniforms, on_policy_coin
 from speckd.evaluation import Scores, rouge_of_answers
 from speckd.gated_student import FACTS, GatedStudent
-from speckd.gates import DEFAULT_K, Gate, gate_from_text
+from speckd.gates import Gate, gate_from_text
 from speckd.pairs import Pair
 from speckd.rollouts import Sampling, generate_batch
+from speckd.training.callbacks import TrainingBar, Watch
+from speckd.training.checkpoints import MARKER, drop_incomplete, last_checkpoint, mark_complete, write_errors
+from speckd.training.config import SpecKDConfig
+from speckd.training.prepare import check_trainable, load_student, save_student
 from speckd.training.teacher_cache import TeacherCache, tokenizer_sha256
-
-MARKER = "complete.json"  # written last into a checkpoint; without it the folder counts for nothing
 
 
 class NonFiniteLoss(ValueError):
     """The loss or a gradient is not a finite number. The message names the step, the batch and the last checkpoint."""
-
-
-# --- configuration ------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class SpecKDConfig(TrainingArguments):
-    """TrainingArguments with what the gate needs. Defaults are those that healed the packaged student.
-
-    Attributes:
-        gate: name of a gate or selector, with knobs where they are not the defaults: "topk", "topk:k=3:beta=0".
-        divergence: forward_kl, reverse_kl, jsd, skew_kl, skew_reverse_kl or tvd.
-        temperature: tau > 0, divides both models' logits in gate, divergence and sampled responses.
-        rejected: "weight" (a rejected token weighs beta) or "sample" (it is kept with probability beta, at weight 1).
-        student_share: share of the examples whose response the student writes as it trains (GKD's lambda), 0 to 1.
-        max_new_tokens: longest response that the student writes.
-        max_length: tokens of prompt and response together.
-        on_bad: "stop" at a bad line of data, or "skip" it and count it.
-        teacher_cache: folder of the teacher's hidden states, or None.
-        stop_file: when this file appears the run ends after the step at hand, and keeps what was reached.
-        eval_k: k of the TAR that evaluation reports, whatever the gate.
-        eval_rouge: how many held-out prompts both models answer greedily at each evaluation, for ROUGE-L.
-        group_by_length: put texts of like length into one step, so that little is padded.
-    Raises:
-        ValueError: a value makes no sense; the message says what to choose.
-    """
-
-    gate: str = "topk"
-    divergence: str = "forward_kl"
-    temperature: float = 1.0
-    rejected: str = "weight"
-    student_share: float = 0.0
-    max_new_tokens: int = 128
-    max_length: int = LONGEST
-    on_bad: str = "stop"
-    teacher_cache: str | None = None
-    stop_file: str | None = None
-    eval_k: int = DEFAULT_K
-    eval_rouge: int = 0
-    group_by_length: bool = True
-
-    learning_rate: float = 3e-3  # for LoRA of rank 64 on a student without most of its layers; a whole model wants less
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = 20
-    adam_beta2: float = 0.95
-    per_device_train_batch_size: int = 8
-    per_device_eval_batch_size: int = 8
-    logging_steps: float = 1
-    logging_nan_inf_filter: bool = False  # it would hide what stops the run
-    remove_unused_columns: bool = False
-    report_to: Any = field(default_factory=list)
-    save_strategy: str = "no"
-    save_total_limit: int | None = 2
-    dataloader_pin_memory: bool = False
-    ddp_find_unused_parameters: bool | None = False  # every trainable weight takes part in every step
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        gate = gate_from_text(self.gate)
-        divergence_named(self.divergence)
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature!r}: choose a number above 0.")
-        if self.rejected not in ("weight", "sample"):
-            raise ValueError(f"rejected is {self.rejected!r}: choose 'weight' or 'sample'.")
-        if self.rejected == "sample" and not hasattr(gate, "beta"):
-            raise ValueError(f"rejected is 'sample', but the gate {gate.name!r} rejects nothing.")
-        if not 0 <= self.student_share <= 1:
-            raise ValueError(f"student_share is {self.student_share!r}: choose a number from 0 to 1.")
-        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
-            raise ValueError("there are no steps to train: choose max_steps or num_train_epochs above 0.")
-        if not 0 < self.learning_rate <= 10:
-            raise ValueError(f"learning_rate is {self.learning_rate!r}: choose a number above 0 and up to 10.")
-        if self.save_total_limit is not None and self.save_total_limit < 2:
-            raise ValueError(
-                f"save_total_limit is {self.save_total_limit}: keep 2 checkpoints at least, since the older one is the "
-                "way back while the newer one is being written."
-            )
-        if self.load_best_model_at_end:
-            raise ValueError("load_best_model_at_end is not offered: evaluate the checkpoints, and keep the best.")
-        super().__post_init__()
-
-    @property
-    def n_gpu(self) -> int:
-        """One at most: several GPUs in one process would be DataParallel. Use `accelerate launch` for more."""
-        return min(super().n_gpu, 1)
-
-
-# --- the module that is wrapped and trained -----------------------------------------------------------------------
-
-
-# --- the trainer --------------------------------------------------------------------------------------------------
 
 
 class SpecKDTrainer(Trainer):
@@ -230,7 +134,7 @@ class SpecKDTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         if not args.disable_tqdm:
             self.add_callback(TrainingBar())
-        self.add_callback(_Watch(self))
+        self.add_callback(Watch(self))
 
     @property
     def folder(self) -> Path:
@@ -448,7 +352,7 @@ class SpecKDTrainer(Trainer):
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)
-        with _write_errors(folder):
+        with write_errors(folder):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
@@ -481,7 +385,7 @@ class SpecKDTrainer(Trainer):
                     f"{folder} is not a complete checkpoint: it has no {MARKER}. Go on from another one, or start anew."
                 )
         if self.args.should_save:
-            with _write_errors(self.folder):
+            with write_errors(self.folder):
                 drop_incomplete(self.folder)
         self._facts.zero_()
         self._logged_at = time.perf_counter()
@@ -493,54 +397,6 @@ class SpecKDTrainer(Trainer):
                 self.state = state
                 return TrainOutput(state.global_step, math.nan, {})
         return super().train(resume_from_checkpoint or None, **others)
-
-
-class _Watch(TrainerCallback):
-    """Sets the epoch's order, stops where the stop file appears, and refuses gradients that are not finite."""
-
-    def __init__(self, trainer: SpecKDTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.trainer._order.set_epoch(int((state.epoch or 0.0) + 1e-6))
-
-    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        gradients = [parameter.grad for parameter in self.trainer.model.parameters() if parameter.grad is not None]
-        if gradients and not all(bool(gradient.isfinite().all()) for gradient in gradients):
-            raise self.trainer.not_finite("a gradient is not finite")
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
-        if args.stop_file and os.path.exists(args.stop_file):
-            control.should_training_stop = True
-            control.should_save = args.save_strategy != "no"
-        return control
-
-
-class TrainingBar(TrainerCallback):
-    """One progress bar with loss and TAR in it, on a terminal; nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self.bar: Any = None
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        from tqdm import tqdm
-
-        if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", disable=None)
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
-        if self.bar is not None and logs and "tar" in logs:
-            words = f"loss {logs['loss']:.3f}, TAR {logs['tar']:.2f}, {logs['tokens_per_second']:.0f} tokens/s"
-            self.bar.set_postfix_str(words, refresh=False)
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
-
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
 
 
 def _as_examples(source: Any, pair: Pair, args: SpecKDConfig, needs_response: bool) -> Examples:
@@ -568,241 +424,3 @@ def _eval_dataset(examples: Examples | None, cache: TeacherCache | None) -> Resp
         return None
     held = cache is not None and all(example in cache for example in examples.examples)
     return ResponseDataset(examples.examples, cache if held else None)
-
-
-# --- the student: fresh adapters, saving, loading -----------------------------------------------------------------
-
-
-def check_trainable(pair: Pair) -> None:
-    """Refuse a pair that cannot be trained as it is.
-
-    Raises:
-        ValueError: no parameter of the student asks for a gradient, its head is wrapped, or a parameter is also the
-            teacher's.
-    """
-    if not any(parameter.requires_grad for parameter in pair.student.parameters()):
-        raise ValueError("no parameter of the student is trainable: call prepare_student(pair) before the trainer.")
-    if hasattr(pair.student.get_output_embeddings(), "base_layer"):
-        raise ValueError(
-            "the student's head is wrapped by an adapter, and the fused loss needs one plain matrix: leave the head "
-            "out of the adapter's target_modules, or merge the adapter first."
-        )
-    theirs = {parameter.data_ptr() for parameter in pair.teacher.parameters()}
-    if any(parameter.data_ptr() in theirs for parameter in pair.student.parameters()):
-        raise ValueError(
-            "teacher and student share parameters: training would change the teacher, and FSDP cannot shard them. "
-            "Load the two separately."
-        )
-
-
-def prepare_student(
-    pair: Pair,
-    *,
-    lora_rank: int = 64,
-    lora_alpha: int | None = None,
-    full: bool = False,
-    seed: int = 0,
-) -> Pair:
-    """Make a pair's student trainable.
-
-    A student that is an adapter already (packaged, or a PEFT folder) continues that adapter. Any other gets a fresh
-    one on all linear layers but the head, or trains in full.
-
-    Args:
-        pair: from ``load_pair``. Its student is changed in place; load a pair of its own for each run.
-        lora_rank: of a fresh adapter; at least 1.
-        lora_alpha: twice the rank by default.
-        full: train every weight of the student instead.
-        seed: names the fresh adapter's start.
-    Returns:
-        The pair, with a student that trains (a PeftModel, or the model itself).
-    Raises:
-        ValueError: a rank below 1, or ``full`` for a student that is an adapter.
-    """
-    from dataclasses import replace
-
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    student = pair.student
-    if isinstance(student, PeftModel):
-        if full:
-            raise ValueError("the student is an adapter: it continues as one. Merge it first to train in full.")
-        for name, parameter in student.named_parameters():
-            if "lora_" in name:
-                parameter.data = parameter.data.float()
-                parameter.requires_grad_(True)
-        for settings in student.peft_config.values():
-            settings.inference_mode = False
-        return pair
-    if full:
-        student.float().requires_grad_(True)
-        return pair
-    if lora_rank < 1:
-        raise ValueError(f"lora_rank is {lora_rank}: choose a whole number from 1 on.")
-    settings = LoraConfig(
-        r=lora_rank,
-        lora_alpha=lora_alpha or 2 * lora_rank,
-        target_modules="all-linear",  # PEFT leaves the head out of it
-        task_type="CAUSAL_LM",
-    )
-    # The start must neither depend on the global generator nor change it.
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that goes away in version 6
-        torch.manual_seed(seed)
-        if pair.teacher_id == "packaged" and pair.student_id == "raw":
-            student = _fresh_packaged_student(pair, settings)
-        else:
-            student = get_peft_model(student, settings)
-    return replace(pair, student=student.to(pair.device))
-
-
-def _fresh_packaged_student(pair: Pair, settings: Any) -> nn.Module:
-    """The six-layer student as an adapter over the whole teacher: ``layer_replication`` does the shortening."""
-    from peft import get_peft_model
-
-    from speckd.packaged import HUB_TEACHER, KEPT_LAYERS
-    from speckd.pairs import load_base
-
-    base = load_base(dtype=pair.dtype)
-    base.config.name_or_path = HUB_TEACHER
-    settings.layer_replication = [list(part) for part in KEPT_LAYERS]
-    settings.target_modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    student = get_peft_model(base, settings)
-    student.peft_config["default"].base_model_name_or_path = HUB_TEACHER
-    return student
-
-
-def save_student(
-    student: Any,
-    folder: Path,
-    tokenizer: Any | None = None,
-    state_dict: dict[str, Any] | None = None,
-    dtype: torch.dtype | None = None,
-) -> None:
-    """Write a student so that plain AutoModelForCausalLM or PeftModel loads it.
-
-    Args:
-        student: a PeftModel (its adapter is written) or a whole model.
-        folder: is made if needed.
-        tokenizer: written beside it.
-        state_dict: its weights, where they are not in the model itself (sharded training).
-        dtype: what the weights are written as; as they are if None.
-    """
-    from peft import PeftModel, get_peft_model_state_dict
-
-    folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(student, PeftModel):
-        if dtype is not None:
-            weights = get_peft_model_state_dict(student, state_dict, save_embedding_layers=False)
-            from safetensors.torch import save_file
-
-            student.peft_config["default"].save_pretrained(str(folder))
-            weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
-            save_file(weights, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
-        else:
-            # "auto" would ask the Hub whether the base's vocabulary was resized
-            student.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is written with the figures
-    else:
-        use_cache, student.config.use_cache = student.config.use_cache, True
-        student.save_pretrained(str(folder), state_dict=state_dict)
-        student.config.use_cache = use_cache
-    if tokenizer is not None:
-        tokenizer.save_pretrained(str(folder))
-
-
-def load_student(student: Any, folder: Path) -> None:
-    """Put the weights of a checkpoint back into the student it was written from."""
-    from peft import PeftModel, set_peft_model_state_dict
-
-    if isinstance(student, PeftModel):
-        set_peft_model_state_dict(student, load_file(str(folder / "adapter_model.safetensors")))
-        return
-    weights: dict[str, Tensor] = {}
-    for shard in sorted(folder.glob("model*.safetensors")):
-        weights |= load_file(str(shard))
-    missing, unexpected = student.load_state_dict(weights, strict=False)
-    tied = set(getattr(student, "_tied_weights_keys", None) or ())
-    if unexpected or set(missing) - tied:
-        raise ValueError(f"{folder} does not hold this student's weights: {(unexpected or missing)[0]} does not fit.")
-
-
-# --- checkpoints: complete or absent ------------------------------------------------------------------------------
-
-
-def mark_complete(folder: Path, facts: dict[str, Any]) -> None:
-    """Declare a folder whole. Everything in it must have been written."""
-    partial = folder / f".{MARKER}.tmp"
-    partial.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    os.replace(partial, folder / MARKER)
-
-
-def _checkpoints(output_dir: str | os.PathLike[str]) -> list[tuple[int, Path]]:
-    found = []
-    for folder in Path(output_dir).glob("checkpoint-*"):
-        number = folder.name.removeprefix("checkpoint-")
-        if folder.is_dir() and number.isdigit():
-            found.append((int(number), folder))
-    return sorted(found)
-
-
-def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:
-    """The complete checkpoint of the highest step, or None."""
-    whole = [folder for _, folder in _checkpoints(output_dir) if (folder / MARKER).exists()]
-    return whole[-1] if whole else None
-
-
-def drop_incomplete(output_dir: str | os.PathLike[str]) -> None:
-    """Remove the remains of interrupted checkpoints."""
-    for _, folder in _checkpoints(output_dir):
-        if not (folder / MARKER).exists():
-            shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def _write_errors(folder: Path) -> Iterator[None]:
-    """One clear line for a disk that is full or a folder that cannot be written."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        full = isinstance(error, RuntimeError) and "write" not in str(error).lower()
-        if full:
-            raise  # some other failure
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        last = last_checkpoint(folder.parent if folder.name.startswith("checkpoint-") else folder)
-        kept = f" The last complete checkpoint is {last.name}." if last is not None else ""
-        raise OSError(
-            f"{folder} cannot be written ({reason}): free some space or choose another folder.{kept}"
-        ) from error
-
-
-OnRow = Callable[[dict[str, Any]], None]
-
-
-class RowCallback(TrainerCallback):
-    """Hands each row of the log (a training step, an evaluation) to a function, as plain numbers."""
-
-    def __init__(self, on_row: OnRow) -> None:
-        self.on_row = on_row
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
-        if state.is_world_process_zero and logs:
-            self.on_row({"step": state.global_step, **logs})
-
-
-def config_facts(args: SpecKDConfig, gate: Gate) -> dict[str, Any]:
-    """The settings that a report and a model card name."""
-    return {
-        "gate": gate.describe(),
-        "divergence": args.divergence,
-        "temperature": args.temperature,
-        "rejected": args.rejected,
-        "student_share": args.student_share,
-        "steps": args.max_steps,
-        "learning_rate": args.learning_rate,
-        "warmup_steps": args.warmup_steps,
-        "schedule": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
-        "batch_size": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        "max_length": args.max_length,
-        "seed": args.seed,
-    }

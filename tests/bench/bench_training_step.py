@@ -24,8 +24,10 @@ import torch
 import speckd
 from speckd.data import Example, encode_prompt, read_examples
 from speckd.rollouts import Sampling, generate_batch
+from speckd.training.config import SpecKDConfig
+from speckd.training.prepare import prepare_student
 from speckd.training.teacher_cache import fill_cache
-from speckd.training.trainer import SpecKDConfig, SpecKDTrainer, prepare_student
+from speckd.training.trainer import SpecKDTrainer
 
 PROMPTS = Path(__file__).parents[2] / "assets" / "prompts" / "heldout.jsonl"
 PEER_VERSION = "1.16.0"

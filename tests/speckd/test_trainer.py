@@ -19,16 +19,12 @@ from transformers import AutoModelForCausalLM
 import speckd
 from speckd.data import read_examples
 from speckd.gates import AdaSPEC, AllOpen, TopK, gate_from_text
+from speckd.training.callbacks import RowCallback
+from speckd.training.checkpoints import MARKER, last_checkpoint
+from speckd.training.config import SpecKDConfig
+from speckd.training.prepare import prepare_student
 from speckd.training.teacher_cache import CacheMismatch, fill_cache
-from speckd.training.trainer import (
-    MARKER,
-    NonFiniteLoss,
-    RowCallback,
-    SpecKDConfig,
-    SpecKDTrainer,
-    last_checkpoint,
-    prepare_student,
-)
+from speckd.training.trainer import NonFiniteLoss, SpecKDTrainer
 from tests import tiny, training_pair
 
 ROWS = training_pair.ROWS

@@ -1,0 +1,111 @@
+"""SpecKDConfig: TrainingArguments with what the gate needs."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from speckd.data import LONGEST
+from speckd.divergences import divergence_named
+from speckd.gates import DEFAULT_K, Gate, gate_from_text
+
+
+@dataclass
+class SpecKDConfig(TrainingArguments):
+    """TrainingArguments with what the gate needs. Defaults are those that healed the packaged student.
+
+    Attributes:
+        gate: name of a gate or selector, with knobs where they are not the defaults: "topk", "topk:k=3:beta=0".
+        divergence: forward_kl, reverse_kl, jsd, skew_kl, skew_reverse_kl or tvd.
+        temperature: tau > 0, divides both models' logits in gate, divergence and sampled responses.
+        rejected: "weight" (a rejected token weighs beta) or "sample" (it is kept with probability beta, at weight 1).
+        student_share: share of the examples whose response the student writes as it trains (GKD's lambda), 0 to 1.
+        max_new_tokens: longest response that the student writes.
+        max_length: tokens of prompt and response together.
+        on_bad: "stop" at a bad line of data, or "skip" it and count it.
+        teacher_cache: folder of the teacher's hidden states, or None.
+        stop_file: when this file appears the run ends after the step at hand, and keeps what was reached.
+        eval_k: k of the TAR that evaluation reports, whatever the gate.
+        eval_rouge: how many held-out prompts both models answer greedily at each evaluation, for ROUGE-L.
+        group_by_length: put texts of like length into one step, so that little is padded.
+    Raises:
+        ValueError: a value makes no sense; the message says what to choose.
+    """
+
+    gate: str = "topk"
+    divergence: str = "forward_kl"
+    temperature: float = 1.0
+    rejected: str = "weight"
+    student_share: float = 0.0
+    max_new_tokens: int = 128
+    max_length: int = LONGEST
+    on_bad: str = "stop"
+    teacher_cache: str | None = None
+    stop_file: str | None = None
+    eval_k: int = DEFAULT_K
+    eval_rouge: int = 0
+    group_by_length: bool = True
+
+    learning_rate: float = 3e-3  # for LoRA of rank 64 on a student without most of its layers; a whole model wants less
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 20
+    adam_beta2: float = 0.95
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 8
+    logging_steps: float = 1
+    logging_nan_inf_filter: bool = False  # it would hide what stops the run
+    remove_unused_columns: bool = False
+    report_to: Any = field(default_factory=list)
+    save_strategy: str = "no"
+    save_total_limit: int | None = 2
+    dataloader_pin_memory: bool = False
+    ddp_find_unused_parameters: bool | None = False  # every trainable weight takes part in every step
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        gate = gate_from_text(self.gate)
+        divergence_named(self.divergence)
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature!r}: choose a number above 0.")
+        if self.rejected not in ("weight", "sample"):
+            raise ValueError(f"rejected is {self.rejected!r}: choose 'weight' or 'sample'.")
+        if self.rejected == "sample" and not hasattr(gate, "beta"):
+            raise ValueError(f"rejected is 'sample', but the gate {gate.name!r} rejects nothing.")
+        if not 0 <= self.student_share <= 1:
+            raise ValueError(f"student_share is {self.student_share!r}: choose a number from 0 to 1.")
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
+            raise ValueError("there are no steps to train: choose max_steps or num_train_epochs above 0.")
+        if not 0 < self.learning_rate <= 10:
+            raise ValueError(f"learning_rate is {self.learning_rate!r}: choose a number above 0 and up to 10.")
+        if self.save_total_limit is not None and self.save_total_limit < 2:
+            raise ValueError(
+                f"save_total_limit is {self.save_total_limit}: keep 2 checkpoints at least, since the older one is the "
+                "way back while the newer one is being written."
+            )
+        if self.load_best_model_at_end:
+            raise ValueError("load_best_model_at_end is not offered: evaluate the checkpoints, and keep the best.")
+        super().__post_init__()
+
+    @property
+    def n_gpu(self) -> int:
+        """One at most: several GPUs in one process would be DataParallel. Use `accelerate launch` for more."""
+        return min(super().n_gpu, 1)
+
+
+def config_facts(args: SpecKDConfig, gate: Gate) -> dict[str, Any]:
+    """The settings that a report and a model card name."""
+    return {
+        "gate": gate.describe(),
+        "divergence": args.divergence,
+        "temperature": args.temperature,
+        "rejected": args.rejected,
+        "student_share": args.student_share,
+        "steps": args.max_steps,
+        "learning_rate": args.learning_rate,
+        "warmup_steps": args.warmup_steps,
+        "schedule": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+        "batch_size": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "max_length": args.max_length,
+        "seed": args.seed,
+    }
