@@ -69,7 +69,7 @@ class Bench:
 
     def warm(self, teacher: str, student: str, settings: dict[str, Any]) -> None:
         """Import what a job imports, load the usual pair, and fill the teacher cache of the usual data."""
-        from speckd.distill import DistillSettings, fill_teacher_cache
+        from speckd.runs.distill import DistillSettings, fill_teacher_cache
 
         try:
             self._say({"state": "loading", "text": "The trainer is getting ready.", "share": None})
@@ -87,7 +87,7 @@ class Bench:
         """Do one job."""
         from speckd import Stopped
         from speckd.data import BadLine
-        from speckd.distill import DistillSettings, distill
+        from speckd.runs.distill import DistillSettings, distill
 
         stepped = False
 

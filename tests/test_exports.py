@@ -19,8 +19,9 @@ from app.engine import Engine
 from app.settings import Settings
 from app.tabs import inspect
 from app.training import TrainingRequest, Trainings
-from speckd import packaged, report
-from speckd.report import RunRecord
+from speckd import packaged
+from speckd.runs import report
+from speckd.runs.report import RunRecord
 from tests.app import stand_in, synthetic
 
 FORMULAS = ["=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://192.0.2.1")', "+cmd|' /C calc'!A0"]

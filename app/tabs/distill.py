@@ -14,7 +14,7 @@ from app.sessions import LONGEST_ID
 from app.settings import Settings
 from app.training import DEFAULTS, GATES, RESPONSES, TrainingRequest, Trainings, Update
 from speckd.gates import TITLES
-from speckd.recording import read_recording
+from speckd.runs.recording import read_recording
 
 log = logging.getLogger(__name__)
 

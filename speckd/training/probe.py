@@ -17,7 +17,7 @@ from speckd.heads import Head
 from speckd.inspection import response_hidden, token_text
 from speckd.pairs import Pair
 from speckd.ranks import rank_of
-from speckd.recording import rounded
+from speckd.runs.recording import rounded
 
 SHORTEST, LONGEST = 24, 48  # response tokens: enough to see a pattern, few enough to fit a screen and a step
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app import figures
-from speckd.recording import read_recording
+from speckd.runs.recording import read_recording
 from tests.app import synthetic
 
 

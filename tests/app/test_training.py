@@ -19,8 +19,8 @@ from app import training
 from app.engine import Engine
 from app.settings import ON_A_SPACE, Settings
 from app.training import Run, TrainingProcess, TrainingRequest, Trainings, Update
-from speckd.distill import DistillSettings, distill
 from speckd.distill_commands import settings_from
+from speckd.runs.distill import DistillSettings, distill
 from tests import training_pair
 
 LAPTOP = Settings()

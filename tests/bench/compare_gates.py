@@ -12,8 +12,8 @@ import json
 import statistics
 from pathlib import Path
 
-from speckd.distill import DistillSettings, distill
-from speckd.report import RunRecord
+from speckd.runs.distill import DistillSettings, distill
+from speckd.runs.report import RunRecord
 
 ASSETS = Path(__file__).parents[2] / "assets"
 GATES = ("none", "topk", "speck", "student_entropy", "random")

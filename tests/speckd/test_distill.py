@@ -13,8 +13,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from speckd.cli import main, make_parser
-from speckd.distill import DistillSettings, command_of, distill, model_card, verdict
 from speckd.distill_commands import settings_from
+from speckd.runs.distill import DistillSettings, command_of, distill, model_card, verdict
 from tests import training_pair
 
 
@@ -186,7 +186,7 @@ def test_k_and_beta_reach_the_gates_that_have_them() -> None:
 
 
 def test_the_verdict_is_true_to_the_numbers() -> None:
-    from speckd.report import RunRecord
+    from speckd.runs.report import RunRecord
 
     def run(name: str, divergence: float) -> RunRecord:
         return RunRecord(name, {"steps": 9}, [], {"divergence": 4, "tar": 0.1}, {"divergence": divergence, "tar": 0.2})

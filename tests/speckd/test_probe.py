@@ -9,8 +9,8 @@ import torch
 
 import speckd
 from speckd.data import read_examples
-from speckd.distill import DistillSettings, distill
-from speckd.recording import read_recording
+from speckd.runs.distill import DistillSettings, distill
+from speckd.runs.recording import read_recording
 from speckd.training.probe import LONGEST, Probe, choose_probe
 from tests import training_pair
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from speckd import Stopped
-from speckd import distill as distilling
-from speckd.distill import DistillSettings, distill, seed_spread, verdict
-from speckd.recording import FACTS, Recorder, read_recording
-from speckd.report import RunRecord
 from speckd.rollouts import is_complete
+from speckd.runs import distill as distilling
+from speckd.runs.distill import DistillSettings, distill, seed_spread, verdict
+from speckd.runs.recording import FACTS, Recorder, read_recording
+from speckd.runs.report import RunRecord
 from tests import training_pair
 from tests.bench.seed_spread import spread
 

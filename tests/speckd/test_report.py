@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from speckd.report import RunRecord, chart, number, ticks, to_csv, to_html, to_markdown
+from speckd.runs.report import RunRecord, chart, number, ticks, to_csv, to_html, to_markdown
 
 ROWS = [
     {"step": 1, "loss": 3.0, "tar": 0.1, "divergence": 3.0},

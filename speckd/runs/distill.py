@@ -34,9 +34,9 @@ from speckd.gates import gate_from_text
 from speckd.jobs import OnProgress, Progress, Stopped
 from speckd.packaged import PACKAGED
 from speckd.pairs import Pair, load_pair
-from speckd.recording import OnEvent, Recorder
-from speckd.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
 from speckd.rollouts import Sampling, is_complete, write_rollouts
+from speckd.runs.recording import OnEvent, Recorder
+from speckd.runs.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
 from speckd.training.callbacks import RowCallback
 from speckd.training.config import SpecKDConfig, config_facts
 from speckd.training.prepare import prepare_student, save_student

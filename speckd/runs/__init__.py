@@ -1,0 +1,1 @@
+"""Whole runs: settings in, a folder with student, log, recording and report out."""
