@@ -1,7 +1,7 @@
 """Short trainings for visitors: one at a time, in a process of its own, watched event by event.
 
-A training is ``speckd.runs.distill.distill``, called as the command line calls it; here are only the line of those who wait,
-the process (app/worker.py), and what a visitor may keep of a run until they leave.
+A training is ``distill`` of ``speckd.runs``, called as the command line calls it; here are only the line of those who
+wait, the process (app/worker.py), and what a visitor may keep of a run until they leave.
 
     <root>/<run>/            one run, named by a random id that only its visitor's page knows
         data.jsonl           what the visitor sent
@@ -40,7 +40,7 @@ from app.engine import LARGEST_SEED, PACKAGED_STUDENTS, TICK, TRAINED, Engine, L
 from app.settings import Settings
 from speckd.gates import gate_from_text
 from speckd.packaged import cache_folder
-from speckd.runs.distill import DistillSettings, command_of, racer_folder
+from speckd.runs.settings import DistillSettings, command_of, racer_folder
 
 log = logging.getLogger(__name__)
 

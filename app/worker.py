@@ -69,7 +69,8 @@ class Bench:
 
     def warm(self, teacher: str, student: str, settings: dict[str, Any]) -> None:
         """Import what a job imports, load the usual pair, and fill the teacher cache of the usual data."""
-        from speckd.runs.distill import DistillSettings, fill_teacher_cache
+        from speckd.runs.distill import fill_teacher_cache
+        from speckd.runs.settings import DistillSettings
 
         try:
             self._say({"state": "loading", "text": "The trainer is getting ready.", "share": None})
@@ -87,7 +88,8 @@ class Bench:
         """Do one job."""
         from speckd import Stopped
         from speckd.data import BadLine
-        from speckd.runs.distill import DistillSettings, distill
+        from speckd.runs.distill import distill
+        from speckd.runs.settings import DistillSettings
 
         stepped = False
 

@@ -14,7 +14,7 @@ from speckd.pairs import load_pair
 
 if TYPE_CHECKING:
     from speckd.evaluation import Scores
-    from speckd.runs.distill import DistillSettings
+    from speckd.runs.settings import DistillSettings
 
 # The trainer's libraries take seconds to import: the commands bring them in when they run, so that --help is quick.
 RESPONSES = ("file", "teacher", "student", "mixed")
@@ -148,7 +148,7 @@ def _gates_of(options: argparse.Namespace) -> tuple[str, ...]:
 
 def settings_from(options: argparse.Namespace) -> "DistillSettings":
     """The settings that a parsed command line asks for."""
-    from speckd.runs.distill import DistillSettings
+    from speckd.runs.settings import DistillSettings
 
     given = {item.name: getattr(options, item.name) for item in fields(DistillSettings) if hasattr(options, item.name)}
     given["gates"] = _gates_of(options)
@@ -159,7 +159,8 @@ def settings_from(options: argparse.Namespace) -> "DistillSettings":
 
 def _distill(options: argparse.Namespace) -> int:
     from speckd.cli import INTERRUPTED, progress_bars
-    from speckd.runs.distill import distill, is_main_process, seed_spread, verdict
+    from speckd.runs.distill import distill, is_main_process
+    from speckd.runs.telling import seed_spread, verdict
 
     settings = settings_from(options)
     if not Path(settings.data).expanduser().is_file():

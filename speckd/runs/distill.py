@@ -18,145 +18,30 @@ start from the same student and see the same batches.
 import gc
 import json
 import os
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from speckd.data import Examples, read_examples
 from speckd.files import write_whole
-from speckd.gates import gate_from_text
 from speckd.jobs import OnProgress, Progress, Stopped
-from speckd.packaged import PACKAGED
 from speckd.pairs import Pair, load_pair
 from speckd.rollouts import Sampling, is_complete, write_rollouts
 from speckd.runs.recording import OnEvent, Recorder
 from speckd.runs.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
+from speckd.runs.settings import DistillSettings, command_of
+from speckd.runs.telling import model_card, seed_spread, verdict
 from speckd.training.callbacks import RowCallback
 from speckd.training.config import SpecKDConfig, config_facts
 from speckd.training.prepare import prepare_student, save_student
 from speckd.training.probe import Probe, ProbeCallback, choose_probe
 from speckd.training.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
 from speckd.training.trainer import SpecKDTrainer
-
-RESPONSES = ("file", "teacher", "student", "mixed")
-
-
-@dataclass(frozen=True)
-class DistillSettings:
-    """Everything that decides a run. Two runs with equal settings give the same curve.
-
-    Attributes:
-        data: a JSONL file: prompts with responses, or prompts alone where a model writes the responses.
-        output: the run's folder.
-        teacher, student, revision, student_revision, device, dtype: as in ``load_pair``.
-        eval_data: held-out prompts with responses; eval_limit: at most so many of them.
-        responses: "file", "teacher" (made once), "student" (as it trains), "mixed" (student_share of them).
-        gates: one or several, as ``gate_from_text`` reads them; several race from the same start.
-        steps: optimizer steps; epochs count instead where steps is 0.
-        teacher_cache: keep the teacher's hidden states; cache_folder: elsewhere than in the run's folder.
-        save_dtype: what the trained student is written as: "float32", "bfloat16", "float16".
-        probe_every: measure one held-out response after every so many steps (see ``probe.py``); 0 never.
-        answers: longest greedy answer to the probe's prompt, by the teacher and the student before and after; 0 none.
-        name: of the student, in its model card.
-    """
-
-    data: str
-    output: str
-    teacher: str = PACKAGED
-    student: str = "young"
-    revision: str | None = None
-    student_revision: str | None = None
-    device: str | None = None
-    dtype: str | None = None
-    eval_data: str | None = None
-    eval_limit: int | None = None
-    limit: int | None = None
-    on_bad: Literal["stop", "skip"] = "stop"
-    max_length: int = 1024
-    responses: Literal["file", "teacher", "student", "mixed"] = "file"
-    student_share: float = 0.5
-    greedy: bool = False
-    response_temperature: float = 0.8
-    top_p: float = 0.95
-    max_new_tokens: int = 128
-    response_seed: int = 0
-    gates: tuple[str, ...] = ("topk",)
-    divergence: str = "forward_kl"
-    temperature: float = 1.0
-    rejected: str = "weight"
-    steps: int = 0
-    epochs: float = 1.0
-    batch_size: int = 8
-    accumulate: int = 1
-    learning_rate: float = 3e-3
-    warmup: int = 20
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    lora_rank: int = 64
-    lora_alpha: int | None = None
-    full: bool = False
-    precision: str = "full"
-    activation_checkpointing: bool = False
-    seed: int = 0
-    teacher_cache: bool = True
-    cache_folder: str | None = None
-    eval_every: int = 0
-    save_every: int = 0
-    keep_checkpoints: bool = False
-    rouge: int = 0
-    save_dtype: str = "float32"
-    report_to: tuple[str, ...] = ()
-    probe_every: int = 0
-    answers: int = 0
-    name: str = "student"
-
-    def __post_init__(self) -> None:
-        if self.responses not in RESPONSES:
-            raise ValueError(f"responses is {self.responses!r}: choose one of {', '.join(RESPONSES)}.")
-        if not self.gates:
-            raise ValueError("no gate is named: choose at least one, such as topk.")
-        names = [racer_folder(gate) for gate in self.gates]
-        if len(set(names)) < len(names):
-            raise ValueError("two of the gates are the same: a race needs different ones.")
-        for gate in self.gates:
-            gate_from_text(gate)
-        if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
-            raise ValueError("there are no steps to train: choose steps or epochs above 0.")
-        for name in ("batch_size", "accumulate", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: choose a whole number from 1 on.")
-        if self.save_dtype not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"save_dtype is {self.save_dtype!r}: choose float32, bfloat16 or float16.")
-        if self.precision not in ("full", "bf16", "fp16"):
-            raise ValueError(f"precision is {self.precision!r}: choose full, bf16 or fp16.")
-        if self.rouge and self.eval_data is None:
-            raise ValueError("ROUGE-L needs held-out prompts: give eval_data.")
-        if self.probe_every < 0 or self.answers < 0:
-            raise ValueError("probe_every and answers are counts: 0 for none, or more.")
-        if (self.probe_every or self.answers) and self.eval_data is None:
-            raise ValueError("The probe is a held-out response: give eval_data.")
-
-    def racer(self, gate: str) -> "DistillSettings":
-        """The settings of one racer alone."""
-        from dataclasses import replace
-
-        if len(self.gates) == 1:
-            return self
-        shared = str(Path(self.cache_folder or Path(self.output) / "teacher-cache"))
-        return replace(self, gates=(gate,), output=str(Path(self.output) / racer_folder(gate)), cache_folder=shared)
-
-
-def racer_folder(gate: str) -> str:
-    """A folder's name for a gate: "topk:k=3" becomes "topk-k3"."""
-    return gate_from_text(gate).name + "".join(f"-{part.replace('=', '')}" for part in gate.split(":")[1:])
-
 
 OnRow = Callable[[str, dict[str, Any]], None]
 
@@ -567,95 +452,6 @@ def _write_report(output: Path, records: Sequence[RunRecord], settings: DistillS
     write_whole(output / "report.html", to_html(records, title, words, command))
 
 
-def verdict(records: Sequence[RunRecord], seed_spread: float | None = None) -> str:
-    """What happened, in a few sentences true to the numbers.
-
-    Args:
-        records: of one race, or one run.
-        seed_spread: by how much a change of seed moves the difference between two racers' held-out divergences; None
-            where nobody measured it for these settings.
-    """
-    if not records or not records[0].after:
-        return "No held-out text was given, so nothing is known but the training curves."
-    if len(records) == 1:
-        before, after = records[0].before, records[0].after
-        words = (
-            f"In {records[0].settings['steps']} steps the held-out divergence went from {before['divergence']:.3f} to "
-            f"{after['divergence']:.3f} nats a token, and TAR from {before['tar']:.3f} to {after['tar']:.3f}."
-        )
-        return " ".join([words, *_masked(records)])
-    best, second = sorted(records, key=lambda record: record.after["divergence"])[:2]
-    gap = second.after["divergence"] - best.after["divergence"]
-    words = (
-        f"{_first(best.name)} reached the lower held-out divergence: {best.after['divergence']:.3f} nats a token, "
-        f"{gap:.3f} below {second.name}."
-    )
-    steps = [record.settings["steps"] for record in (best, second)]
-    if steps[0] != steps[1]:
-        doubt = f"But that is {steps[0]} steps against {steps[1]}: the run was stopped, so it is no comparison."
-    elif seed_spread is None:
-        doubt = "One seed each: a change of seed may move these figures as much."
-    elif gap > seed_spread:
-        doubt = f"A change of seed moves that difference by about {seed_spread:.3f}, so it is more than chance."
-    else:
-        doubt = f"A change of seed moves that difference by about {seed_spread:.3f}, so it says nothing."
-    return " ".join([words, *_masked(records), doubt])
-
-
-def _masked(records: Sequence[RunRecord]) -> list[str]:
-    """One sentence for each racer whose gate rejected something."""
-    sentences = []
-    for record in records:
-        rows = [row for row in record.rows if "loss" in row and row.get("tar") is not None]
-        rejected = 1 - sum(row["tar"] for row in rows) / len(rows) if rows else 0.0
-        if rejected > 0 and any(row.get("masked_share", 0) for row in rows):  # plain distillation only counts them
-            sentences.append(f"{_first(record.name)} rejected {rejected:.0%} of the training tokens.")
-    return sentences
-
-
-def _first(name: str) -> str:
-    """A racer's name as a sentence begins with it."""
-    return name[:1].upper() + name[1:]
-
-
-SEED_SPREAD = Path(__file__).parents[1] / "assets" / "runs" / "seed-spread.json"
-
-
-def seed_spread(settings: DistillSettings) -> float | None:
-    """The measured spread over seeds (tests/bench/seed_spread.py), if it was measured for such a run."""
-    try:
-        measured = json.loads(SEED_SPREAD.read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    asked = json.loads(json.dumps(asdict(settings)))
-    asked["gates"] = sorted(asked["gates"])
-    same = all(asked.get(name) == value for name, value in measured["settings"].items())
-    return float(measured["divergence"]) if same else None
-
-
-def command_of(settings: DistillSettings) -> str:
-    """The shell command that repeats a run."""
-    parts = ["python", "-m", "speckd", "distill", settings.data, "--output", settings.output]
-    for item in fields(DistillSettings):
-        value = getattr(settings, item.name)
-        if item.name in ("data", "output", "gates") or value == item.default:
-            continue
-        option = "--" + _OPTION.get(item.name, item.name.replace("_", "-"))
-        if item.name == "teacher_cache":
-            parts.append("--no-teacher-cache")
-        elif item.name == "report_to":
-            parts += [option, ",".join(value)]
-        elif isinstance(value, bool):
-            parts.append(option)
-        else:
-            parts += [option, str(value)]
-    parts += ["--compare" if len(settings.gates) > 1 else "--gate", ",".join(settings.gates)]
-    return shlex.join(parts)
-
-
-_OPTION = {"on_bad": "on-bad"}
-
-
 def _write_student(output: Path, pair: Pair, record: RunRecord, settings: DistillSettings) -> None:
     """The student under a temporary name, then renamed: whole or absent."""
     partial, target = output / ".student.partial", output / "student"
@@ -671,36 +467,3 @@ def _write_student(output: Path, pair: Pair, record: RunRecord, settings: Distil
             f"{target} cannot be written ({error.strerror or error}): free some space, then run the same command with "
             "--resume."
         ) from error
-
-
-def _is_hub_id(name: Any) -> bool:
-    """Whether a name is spelt as the Hub spells them, and no folder here: an adapter may call its base anything."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return not Path(name).exists()
-
-
-def model_card(pair: Pair, record: RunRecord, settings: DistillSettings) -> str:
-    """The README.md of a trained student: what it is, how it was made, how good it is, how to load it."""
-    from peft import PeftModel
-
-    adapter = isinstance(pair.student, PeftModel)
-    base = pair.student.peft_config["default"].base_model_name_or_path if adapter else pair.teacher_id
-    front = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [speckd, distillation]"]
-    public = _is_hub_id(base)
-    front += [f"base_model: {base}"] if public else []
-    front += ["---", ""]
-    base = base if public else "folder/of/the/base/model"
-    loading = (
-        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{base}")\nmodel = PeftModel.from_pretrained(base, "student")'
-        if adapter
-        else 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("student")'
-    )
-    report = to_markdown([record], settings.name, verdict([record]), command_of(settings))
-    exact = f"The figures hold for the teacher with sha256 `{pair.teacher_sha256}`."
-    return "\n".join([*front, report, exact, "", "```python", loading, "```", ""])

@@ -20,7 +20,8 @@ from app.engine import Engine
 from app.settings import ON_A_SPACE, Settings
 from app.training import Run, TrainingProcess, TrainingRequest, Trainings, Update
 from speckd.distill_commands import settings_from
-from speckd.runs.distill import DistillSettings, distill
+from speckd.runs.distill import distill
+from speckd.runs.settings import DistillSettings
 from tests import training_pair
 
 LAPTOP = Settings()

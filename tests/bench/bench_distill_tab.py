@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from app.engine import Engine
 from app.settings import Settings
 from app.training import HOME, TrainingRequest, Trainings
-from speckd.runs.distill import command_of
+from speckd.runs.settings import command_of
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -12,8 +12,9 @@ import json
 import statistics
 from pathlib import Path
 
-from speckd.runs.distill import DistillSettings, distill
+from speckd.runs.distill import distill
 from speckd.runs.report import RunRecord
+from speckd.runs.settings import DistillSettings
 
 ASSETS = Path(__file__).parents[2] / "assets"
 GATES = ("none", "topk", "speck", "student_entropy", "random")

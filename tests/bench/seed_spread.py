@@ -20,7 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from app.settings import Settings
 from app.training import TrainingRequest
 from speckd.files import write_whole
-from speckd.runs.distill import SEED_SPREAD, DistillSettings, distill
+from speckd.runs.distill import distill
+from speckd.runs.settings import DistillSettings
+from speckd.runs.telling import SEED_SPREAD
 
 # What may differ between two runs that the same spread speaks of: it has no part in the figures, or is the seed itself.
 FREE = (

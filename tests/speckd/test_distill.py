@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from speckd.cli import main, make_parser
 from speckd.distill_commands import settings_from
-from speckd.runs.distill import DistillSettings, command_of, distill, model_card, verdict
+from speckd.runs.distill import distill
+from speckd.runs.settings import DistillSettings, command_of
+from speckd.runs.telling import model_card, verdict
 from tests import training_pair
 
 

@@ -9,8 +9,9 @@ import torch
 
 import speckd
 from speckd.data import read_examples
-from speckd.runs.distill import DistillSettings, distill
+from speckd.runs.distill import distill
 from speckd.runs.recording import read_recording
+from speckd.runs.settings import DistillSettings
 from speckd.training.probe import LONGEST, Probe, choose_probe
 from tests import training_pair
 

@@ -12,9 +12,11 @@ import pytest
 from speckd import Stopped
 from speckd.rollouts import is_complete
 from speckd.runs import distill as distilling
-from speckd.runs.distill import DistillSettings, distill, seed_spread, verdict
+from speckd.runs.distill import distill
 from speckd.runs.recording import FACTS, Recorder, read_recording
 from speckd.runs.report import RunRecord
+from speckd.runs.settings import DistillSettings
+from speckd.runs.telling import seed_spread, verdict
 from tests import training_pair
 from tests.bench.seed_spread import spread
 
