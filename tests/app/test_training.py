@@ -19,7 +19,7 @@ from app import training
 from app.engine import Engine
 from app.settings import ON_A_SPACE, Settings
 from app.training import Run, TrainingProcess, TrainingRequest, Trainings, Update
-from speckd.distill_commands import settings_from
+from speckd.cli.distill import settings_from
 from speckd.runs.distill import distill
 from speckd.runs.settings import DistillSettings
 from tests import training_pair
@@ -99,7 +99,7 @@ def test_each_batch_size_has_a_teacher_cache_of_its_own() -> None:
 
 
 def test_the_offered_command_asks_for_the_very_settings_of_the_run(tmp_path: Path) -> None:
-    from speckd.cli import make_parser
+    from speckd.cli.main import make_parser
 
     request = TrainingRequest.read({"gates": ["speck:k=3", "none"], "seed": 7, "steps": 11}, LAPTOP)
     run = Run("id", "", tmp_path, request)

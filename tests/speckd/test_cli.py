@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import speckd
-from speckd.cli import main, printable, strip, summary, table
+from speckd.cli.main import main
+from speckd.cli.terminal import printable, strip, summary, table
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -12,8 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from speckd.cli import main, make_parser
-from speckd.distill_commands import settings_from
+from speckd.cli.distill import settings_from
+from speckd.cli.main import main, make_parser
 from speckd.runs.distill import distill
 from speckd.runs.settings import DistillSettings, command_of
 from speckd.runs.telling import model_card, verdict

@@ -1,34 +1,22 @@
-"""The commands ``distill`` and ``evaluate``: options in, settings out. The work is in ``distill.py``."""
+"""``python -m speckd distill``: options in, settings out. The work is in ``runs/distill.py``."""
 
 import argparse
-import json
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from speckd.gates import DEFAULT_BETA, DEFAULT_K, GATES
-from speckd.jobs import Progress, Stopped
+from speckd.cli.terminal import INTERRUPTED, progress_bars
+from speckd.gates import DEFAULT_BETA, DEFAULT_K, GATES, gate_from_text
+from speckd.jobs import Stopped
 from speckd.packaged import PACKAGED
-from speckd.pairs import load_pair
+from speckd.runs.settings import RESPONSES, DistillSettings
 
-if TYPE_CHECKING:
-    from speckd.evaluation import Scores
-    from speckd.runs.settings import DistillSettings
-
-# The trainer's libraries take seconds to import: the commands bring them in when they run, so that --help is quick.
-RESPONSES = ("file", "teacher", "student", "mixed")
-
+# The trainer's libraries take seconds to import: the command brings them in when it runs, so that --help is quick.
 _GATE_WORDS = f"one of {', '.join(GATES)}; settings follow after colons, as in topk:k=3:beta=0"
 
 
-def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``distill`` and ``evaluate`` to the command line."""
-    _register_distill(commands)
-    _register_evaluate(commands)
-
-
-def _register_distill(commands: Any) -> None:
+def register(commands: Any) -> None:
     command = commands.add_parser(
         "distill",
         help="train a student with the gate",
@@ -132,8 +120,6 @@ def _register_distill(commands: Any) -> None:
 
 def _gates_of(options: argparse.Namespace) -> tuple[str, ...]:
     """The gates that were named, with --k and --beta given to those that have them."""
-    from speckd.gates import gate_from_text
-
     named = [text.strip() for text in (options.compare or options.gate).split(",") if text.strip()]
     gates = []
     for text in named:
@@ -146,10 +132,8 @@ def _gates_of(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(gates)
 
 
-def settings_from(options: argparse.Namespace) -> "DistillSettings":
+def settings_from(options: argparse.Namespace) -> DistillSettings:
     """The settings that a parsed command line asks for."""
-    from speckd.runs.settings import DistillSettings
-
     given = {item.name: getattr(options, item.name) for item in fields(DistillSettings) if hasattr(options, item.name)}
     given["gates"] = _gates_of(options)
     given["teacher_cache"] = not options.no_teacher_cache
@@ -158,7 +142,6 @@ def settings_from(options: argparse.Namespace) -> "DistillSettings":
 
 
 def _distill(options: argparse.Namespace) -> int:
-    from speckd.cli import INTERRUPTED, progress_bars
     from speckd.runs.distill import distill, is_main_process
     from speckd.runs.telling import seed_spread, verdict
 
@@ -180,85 +163,4 @@ def _distill(options: argparse.Namespace) -> int:
     if is_main_process():
         print(verdict(records, seed_spread(settings)))
         print(f"Student, log and report are in {settings.output}")
-    return 0
-
-
-# --- evaluate -----------------------------------------------------------------------------------------------------
-
-
-def _register_evaluate(commands: Any) -> None:
-    command = commands.add_parser(
-        "evaluate",
-        help="score a student on held-out text",
-        description="Score any pair's student on given answers: divergence, TAR, acceptance probability, next-token "
-        "agreement, and ROUGE-L of greedy answers.",
-    )
-    command.add_argument("data", metavar="DATA", help="JSONL file of prompts and responses")
-    command.add_argument("--teacher", default=PACKAGED)
-    command.add_argument("--student", action="append", help="'healed' (default) or another; may be given several times")
-    command.add_argument("--revision")
-    command.add_argument("--student-revision")
-    command.add_argument("--device")
-    command.add_argument("--dtype")
-    command.add_argument("--k", type=int, default=DEFAULT_K, help=f"of TAR ({DEFAULT_K})")
-    command.add_argument("--divergence", default="forward_kl")
-    command.add_argument("--temperature", type=float, default=1.0)
-    command.add_argument("--limit", type=int, help="score at most so many examples")
-    command.add_argument("--max-length", type=int, default=1024)
-    command.add_argument("--on-bad", choices=("stop", "skip"), default="stop")
-    command.add_argument("--batch-size", type=int, default=8)
-    command.add_argument("--rouge", type=int, default=0, help="prompts that both models answer greedily (0)")
-    command.add_argument("--max-new-tokens", type=int, default=128)
-    command.add_argument("--json", metavar="FILE", help="write the figures there as well")
-    command.set_defaults(command=_evaluate)
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from speckd.cli import progress_bars
-    from speckd.data import read_examples
-    from speckd.evaluation import evaluate_pair
-    from speckd.files import write_whole
-
-    scored: dict[str, Scores] = {}
-    with progress_bars() as follow:
-        for student in options.student or ["healed"]:
-            pair = load_pair(
-                options.teacher,
-                student,
-                device=options.device,
-                dtype=options.dtype,
-                revision=options.revision,
-                student_revision=options.student_revision,
-                merge=True,
-                on_progress=follow,
-            )
-            examples = read_examples(
-                options.data,
-                pair.tokenizer,
-                max_length=options.max_length,
-                on_bad=options.on_bad,
-                limit=options.limit,
-            )
-            scored[student] = evaluate_pair(
-                pair,
-                examples.examples,
-                k=options.k,
-                divergence=options.divergence,
-                temperature=options.temperature,
-                batch_size=options.batch_size,
-                n_rouge=options.rouge,
-                max_new_tokens=options.max_new_tokens,
-                on_progress=lambda done, total: follow(Progress("measure", done, total)),
-            )
-    columns = ("divergence", "tar", "acceptance", "agreement", "rouge_l", "n_tokens")
-    width = max(8, *(len(name) for name in scored))
-    print(" ".join([f"{'student':{width}}", *(f"{name:>11}" for name in columns)]))
-    for name, scores in scored.items():
-        values = [getattr(scores, column) for column in columns]
-        cells = [
-            "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values
-        ]
-        print(" ".join([f"{name:{width}}", *(f"{cell:>11}" for cell in cells)]))
-    if options.json:
-        write_whole(Path(options.json), json.dumps({name: scores.to_dict() for name, scores in scored.items()}) + "\n")
     return 0

@@ -1,0 +1,92 @@
+"""``python -m speckd evaluate``: score students on held-out text."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speckd.cli.terminal import progress_bars
+from speckd.files import write_whole
+from speckd.gates import DEFAULT_K
+from speckd.jobs import Progress
+from speckd.packaged import PACKAGED
+from speckd.pairs import load_pair
+
+if TYPE_CHECKING:
+    from speckd.evaluation import Scores
+
+
+def register(commands: Any) -> None:
+    command = commands.add_parser(
+        "evaluate",
+        help="score a student on held-out text",
+        description="Score any pair's student on given answers: divergence, TAR, acceptance probability, next-token "
+        "agreement, and ROUGE-L of greedy answers.",
+    )
+    command.add_argument("data", metavar="DATA", help="JSONL file of prompts and responses")
+    command.add_argument("--teacher", default=PACKAGED)
+    command.add_argument("--student", action="append", help="'healed' (default) or another; may be given several times")
+    command.add_argument("--revision")
+    command.add_argument("--student-revision")
+    command.add_argument("--device")
+    command.add_argument("--dtype")
+    command.add_argument("--k", type=int, default=DEFAULT_K, help=f"of TAR ({DEFAULT_K})")
+    command.add_argument("--divergence", default="forward_kl")
+    command.add_argument("--temperature", type=float, default=1.0)
+    command.add_argument("--limit", type=int, help="score at most so many examples")
+    command.add_argument("--max-length", type=int, default=1024)
+    command.add_argument("--on-bad", choices=("stop", "skip"), default="stop")
+    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--rouge", type=int, default=0, help="prompts that both models answer greedily (0)")
+    command.add_argument("--max-new-tokens", type=int, default=128)
+    command.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    command.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from speckd.data import read_examples
+    from speckd.evaluation import evaluate_pair
+
+    scored: dict[str, Scores] = {}
+    with progress_bars() as follow:
+        for student in options.student or ["healed"]:
+            pair = load_pair(
+                options.teacher,
+                student,
+                device=options.device,
+                dtype=options.dtype,
+                revision=options.revision,
+                student_revision=options.student_revision,
+                merge=True,
+                on_progress=follow,
+            )
+            examples = read_examples(
+                options.data,
+                pair.tokenizer,
+                max_length=options.max_length,
+                on_bad=options.on_bad,
+                limit=options.limit,
+            )
+            scored[student] = evaluate_pair(
+                pair,
+                examples.examples,
+                k=options.k,
+                divergence=options.divergence,
+                temperature=options.temperature,
+                batch_size=options.batch_size,
+                n_rouge=options.rouge,
+                max_new_tokens=options.max_new_tokens,
+                on_progress=lambda done, total: follow(Progress("measure", done, total)),
+            )
+    columns = ("divergence", "tar", "acceptance", "agreement", "rouge_l", "n_tokens")
+    width = max(8, *(len(name) for name in scored))
+    print(" ".join([f"{'student':{width}}", *(f"{name:>11}" for name in columns)]))
+    for name, scores in scored.items():
+        values = [getattr(scores, column) for column in columns]
+        cells = [
+            "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values
+        ]
+        print(" ".join([f"{name:{width}}", *(f"{cell:>11}" for cell in cells)]))
+    if options.json:
+        write_whole(Path(options.json), json.dumps({name: scores.to_dict() for name, scores in scored.items()}) + "\n")
+    return 0
