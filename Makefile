@@ -59,7 +59,7 @@ space: $(RUNTIME) ## upload what a Hugging Face Space needs to SPACE=owner/name
 	@$(PY) -m app.space upload '$(SPACE)'
 
 space-check: $(DEV) browser ## everything but the upload: install, start and open it as a Space would, and measure
-	@$(PY) -m app.space check --port '$(PORT)' $(if $(filter file,$(origin PYTHON)),,--python '$(PYTHON)')
+	@$(PY) tests/space_check.py --port '$(PORT)' $(if $(filter file,$(origin PYTHON)),,--python '$(PYTHON)')
 
 browser: $(DEV) ## find a Chromium for the browser tests, or install one
 	@$(PY) tests/browser.py

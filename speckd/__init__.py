@@ -13,6 +13,7 @@ Axes, everywhere in this order:
 import importlib
 from typing import Any
 
+from speckd._version import __version__
 from speckd.divergences import DIVERGENCES, forward_kl, hellinger, jsd, reverse_kl, skew_kl, skew_reverse_kl, tvd
 from speckd.gates import (
     GATES,
@@ -49,8 +50,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'speckd' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DIVERGENCES",

@@ -1,8 +1,13 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and numbers as JSON can hold them: it knows neither infinity nor nan."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_whole(path: str | Path, text: str) -> None:
@@ -23,3 +28,21 @@ def write_whole(path: str | Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def rounded(values: "Tensor") -> list[float | str]:
+    """Four significant digits: what a picture can show. JSON has no infinity, so it is written as text."""
+    return [float(f"{x:.4g}") if abs(x) != float("inf") else "inf" for x in values.double().tolist()]
+
+
+def plain(value: Any) -> Any:
+    """Plain data for JSON: infinity as text, nan as null."""
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+    return value

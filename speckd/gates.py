@@ -14,7 +14,7 @@ single coin.
 
 import json
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,9 +22,6 @@ from torch import Tensor
 from speckd.divergences import entropy, forward_kl, hellinger
 from speckd.draws import K_MAX, draw_and_verify, random_scores
 from speckd.ranks import budget_size, ranks_by, topk_threshold
-
-if TYPE_CHECKING:
-    from speckd.trace import Trace
 
 DEFAULT_K = 5  # SelecTKD, also best in its ablation
 DEFAULT_BETA = 0.01  # SelecTKD
@@ -49,6 +46,11 @@ class Gate:
     Attributes:
         beta: weight of a rejected token, 0 (hard mask) to 1 (no gate).
         name: short name, as the command line and a log write it.
+        column: the column of a Trace that holds this gate's scores; "" where none does. A subclass with a ``score`` of
+            its own has none unless it names one.
+        soft: whether it weighs every token by a rule of its own.
+        rejects: whether there are tokens that it rejects. Where not, beta means nothing.
+        reads_logprobs: whether its score depends on the two distributions at all.
         row_local: whether a token's verdict depends on its own row alone. Where it does not, the whole batch must be
             scored before the first weight is known.
         needs_reference: whether a third model takes part in the score.
@@ -56,8 +58,17 @@ class Gate:
     """
 
     name: ClassVar[str] = ""
+    column: ClassVar[str] = ""
+    soft: ClassVar[bool] = False
+    rejects: ClassVar[bool] = True
+    reads_logprobs: ClassVar[bool] = True
     row_local: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False
+    beta = 0.0  # no field here: the gates that have the knob declare it, after their own
+
+    def __init_subclass__(cls) -> None:
+        if "score" in vars(cls) and "column" not in vars(cls):
+            cls.column = ""
 
     @property
     def n_draws(self) -> int:
@@ -67,9 +78,9 @@ class Gate:
         """One number a row, from (N, V) log-probabilities and, where n_draws > 0, (N, n_draws, 2) uniforms: (N,)."""
         raise NotImplementedError
 
-    def trace_scores(self, trace: "Trace") -> Tensor:
+    def trace_scores(self, trace: Any) -> Tensor:
         """The same scores, read from a trace instead of computed: (N,)."""
-        raise NotImplementedError
+        return getattr(trace, self.column)
 
     def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
         """Which rows are accepted, from their scores and, for selectors within a sequence, (N,) sequence ids: (N,)."""
@@ -81,8 +92,7 @@ class Gate:
 
     def weights_of(self, accepted: Tensor) -> Tensor:
         """The weights that follow from the verdicts, where no rule of the gate's own says more: (N,) float32."""
-        beta = getattr(self, "beta", 0.0)
-        return beta + (1.0 - beta) * accepted.float()
+        return self.beta + (1.0 - self.beta) * accepted.float()
 
     def describe(self) -> str:
         """The gate with its knobs, in the words of a log: ``topk(k=5, beta=0.01)``."""
@@ -123,6 +133,7 @@ class TopK(Gate):
     k: int = DEFAULT_K
     beta: float = DEFAULT_BETA
     name: ClassVar[str] = "topk"
+    column: ClassVar[str] = "topk_threshold"
 
     def __post_init__(self) -> None:
         _check_k(self.k, None)
@@ -130,9 +141,6 @@ class TopK(Gate):
 
     def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
         return topk_threshold(teacher_logprobs, student_logprobs)
-
-    def trace_scores(self, trace: "Trace") -> Tensor:
-        return trace.topk_threshold
 
     def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
         return scores <= self.k
@@ -155,6 +163,7 @@ class SpecK(Gate):
     beta: float = DEFAULT_BETA
     seed: int = 0
     name: ClassVar[str] = "speck"
+    column: ClassVar[str] = "speck_threshold"
 
     def __post_init__(self) -> None:
         _check_k(self.k, K_MAX, ", the draws that a trace keeps for each token")
@@ -168,9 +177,6 @@ class SpecK(Gate):
         assert uniforms is not None, "Spec-k needs uniforms of its own: row_uniforms(...)"
         return draw_and_verify(teacher_logprobs, student_logprobs, uniforms[:, : self.k]).threshold()
 
-    def trace_scores(self, trace: "Trace") -> Tensor:
-        return trace.speck_threshold
-
     def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
         return scores <= self.k
 
@@ -180,11 +186,13 @@ class AllOpen(Gate):
     """Accepts every token: plain distillation, the baseline beside every gate."""
 
     name: ClassVar[str] = "none"
+    rejects: ClassVar[bool] = False
+    reads_logprobs: ClassVar[bool] = False
 
     def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
         return torch.zeros(len(student_logprobs), device=student_logprobs.device)
 
-    def trace_scores(self, trace: "Trace") -> Tensor:
+    def trace_scores(self, trace: Any) -> Tensor:
         return torch.zeros(trace.n_tokens)
 
     def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
@@ -202,12 +210,12 @@ class HellingerWeight(Gate):
     """
 
     name: ClassVar[str] = "hellinger"
+    column: ClassVar[str] = "hellinger"
+    soft: ClassVar[bool] = True
+    rejects: ClassVar[bool] = False
 
     def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
         return hellinger(teacher_logprobs, student_logprobs)
-
-    def trace_scores(self, trace: "Trace") -> Tensor:
-        return trace.hellinger
 
     def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:
         raise ValueError("the Hellinger weight is soft: it has weights, and accepts or rejects nothing.")
@@ -256,12 +264,10 @@ class AdaKD(_Ranked):
     """
 
     name: ClassVar[str] = "adakd"
+    column: ClassVar[str] = "hellinger"
 
     def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
         return hellinger(teacher_logprobs, student_logprobs)
-
-    def trace_scores(self, trace: "Trace") -> Tensor:
-        return trace.hellinger
 
 
 @dataclass(frozen=True)
@@ -276,13 +282,11 @@ class StudentEntropy(_Ranked):
 
     fraction: float = 0.2
     name: ClassVar[str] = "student_entropy"
+    column: ClassVar[str] = "student_entropy"
     within_sequence: ClassVar[bool] = True
 
     def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
         return entropy(student_logprobs)
-
-    def trace_scores(self, trace: "Trace") -> Tensor:
-        return trace.student_entropy
 
 
 @dataclass(frozen=True)
@@ -298,6 +302,7 @@ class TeacherEntropy(_Ranked):
 
     keep: Literal["lowest", "highest"] = field(default="lowest")
     name: ClassVar[str] = "teacher_entropy"
+    column: ClassVar[str] = "teacher_entropy"
     within_sequence: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -311,9 +316,6 @@ class TeacherEntropy(_Ranked):
 
     def score(self, teacher_logprobs: Tensor, student_logprobs: Tensor, uniforms: Tensor | None = None) -> Tensor:
         return entropy(teacher_logprobs)
-
-    def trace_scores(self, trace: "Trace") -> Tensor:
-        return trace.teacher_entropy
 
 
 @dataclass(frozen=True)
@@ -344,7 +346,7 @@ class AdaSPEC(_Ranked):
             raise ValueError("AdaSPEC compares the student with a reference model: give its hidden states and head.")
         return forward_kl(teacher_logprobs, student_logprobs) - forward_kl(teacher_logprobs, reference_logprobs)
 
-    def trace_scores(self, trace: "Trace") -> Tensor:
+    def trace_scores(self, trace: Any) -> Tensor:
         raise ValueError("AdaSPEC needs a reference model, which a trace does not hold: it is for training only.")
 
 
@@ -362,6 +364,7 @@ class RandomTokens(Gate):
     beta: float = 0.0
     seed: int = 0
     name: ClassVar[str] = "random"
+    reads_logprobs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_share("rate", self.rate)
@@ -375,7 +378,7 @@ class RandomTokens(Gate):
         assert uniforms is not None, "the random selector needs uniforms of its own: row_uniforms(...)"
         return uniforms[:, 0, 1].to(student_logprobs.device)
 
-    def trace_scores(self, trace: "Trace") -> Tensor:
+    def trace_scores(self, trace: Any) -> Tensor:
         return random_scores(self.seed, trace.n_tokens)
 
     def accept(self, scores: Tensor, sequences: Tensor | None = None) -> Tensor:

@@ -402,7 +402,7 @@ def _config(
 ) -> dict[str, Any]:
     import transformers
 
-    from speckd import __version__
+    from speckd._version import __version__
 
     return {
         "prompt": prompt,

@@ -22,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 from app import space
 from app.settings import ON_A_SPACE
 from speckd.packaged import HUB_TEACHER, HUB_TEACHER_REVISION
-from tests import hygiene
+from tests import hygiene, space_check
 
 ROOT = Path(__file__).parents[1]
 
@@ -361,14 +361,14 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, name: str, toke
 def test_a_rehearsal_has_a_spaces_variables_and_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("SPECKD_CACHE", "/somewhere")
-    environment = space.space_environment(tmp_path, 7860)
+    environment = space_check.space_environment(tmp_path, 7860)
     assert environment["SPACE_ID"] and environment["SYSTEM"] == "spaces" and environment["HF_HUB_OFFLINE"] == "1"
     assert environment["HOME"].startswith(str(tmp_path)) and environment["PORT"] == "7860"
     assert not {"HF_TOKEN", "SPECKD_CACHE", "PYTHONPATH", "VIRTUAL_ENV"} & set(environment)
 
 
 def test_the_interpreter_of_a_rehearsal_runs() -> None:
-    assert subprocess.run([space.wanted_python(), "-c", ""]).returncode == 0
+    assert subprocess.run([space_check.wanted_python(), "-c", ""]).returncode == 0
 
 
 # --- hygiene --------------------------------------------------------------------------------------------------------

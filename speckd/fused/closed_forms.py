@@ -22,7 +22,7 @@ from torch import Tensor
 
 from speckd.divergences import entropy
 from speckd.draws import Draws, draw_tokens
-from speckd.gates import AllOpen, Gate, RandomTokens, SpecK, StudentEntropy, TeacherEntropy, TopK
+from speckd.gates import Gate, SpecK, TopK
 from speckd.ranks import argmax_from, block_maxima, topk_threshold_up_to
 
 SAFE_MAXIMA = (-20.0, 40.0)  # where the largest logit of a row lies here, exp needs no shift, in float32 either
@@ -81,21 +81,18 @@ class LogitBlock:
             uniforms: (n, n_draws, 2) where the gate draws.
             reference: (n, V) logits of a third model where the gate needs one.
         """
-        way = type(gate).score
-        if way is AllOpen.score:
-            return self.student.new_zeros(len(self.student))
-        if way is StudentEntropy.score:
+        if not gate.reads_logprobs:  # its verdict lies in the coins alone, or nowhere
+            return gate.score(self.teacher, self.student, uniforms)
+        if gate.column == "student_entropy":
             return self.student_entropy()
-        if way is TeacherEntropy.score:
+        if gate.column == "teacher_entropy":
             return self.teacher_entropy()
-        if way is TopK.score:
+        if gate.column == "topk_threshold":
             assert isinstance(gate, TopK)
             return topk_threshold_up_to(gate.k, self.teacher, self.teacher_maxima, self.student_argmax())
-        if way is SpecK.score:
+        if gate.column == "speck_threshold":
             assert isinstance(gate, SpecK) and uniforms is not None
             return self._speck_threshold(uniforms[:, : gate.k].to(self.student.device))
-        if way is RandomTokens.score:  # its verdict lies in the coins alone
-            return gate.score(self.teacher, self.student, uniforms)
         more = {"reference_logprobs": reference.log_softmax(-1)} if reference is not None else {}
         return gate.score(self.teacher - self.teacher_logsum, self.student - self.student_logsum, uniforms, **more)
 

@@ -14,7 +14,7 @@ from speckd.divergences import JSD_TEACHER_WEIGHT, SKEW, divergence_named
 from speckd.draws import Stream, row_uniforms
 from speckd.fused.closed_forms import LogitBlock
 from speckd.fused.together import Gradient, Gradients, Projection, Waiting
-from speckd.gates import AllOpen, Gate
+from speckd.gates import Gate
 from speckd.heads import Head
 
 CHUNK_ELEMENTS = 12 * 2**20  # logits of one model that a chunk holds: 48 MiB in float32, 256 rows of 49,152
@@ -58,27 +58,22 @@ class Work:
     found: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def soft(self) -> bool:
-        """Whether the gate weighs rows by a rule of its own, and rejects none."""
-        return type(self.gate).weigh is not Gate.weigh
-
-    @property
     def may_drop(self) -> bool:
         """Whether a row can end with weight 0. (Plain distillation and a beta above 0 leave every row in.)"""
-        if isinstance(self.gate, AllOpen):
-            return False
-        return self.sampled or self.soft or not getattr(self.gate, "beta", 0.0) > 0
+        if self.gate.soft:
+            return True
+        return self.gate.rejects and (self.sampled or not self.gate.beta > 0)
 
     def verdicts(self, scores: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """(n,) accepted and (n,) weights of the rows, from their scores."""
         sequences = self.sequences[rows].to(scores.device)
-        if self.soft:
+        if self.gate.soft:
             return torch.ones_like(scores, dtype=torch.bool), self.gate.weigh(scores, sequences).float()
         accepted = self.gate.accept(scores, sequences)
         if not self.sampled:
             return accepted, self.gate.weights_of(accepted)
         coins = row_uniforms(self.coin_seed, self.sequences[rows], self.positions[rows], 1, Stream.REJECTED)[:, 0, 1]
-        lucky = (coins < getattr(self.gate, "beta", 0.0)).to(accepted.device)
+        lucky = (coins < self.gate.beta).to(accepted.device)
         return accepted, (accepted | lucky).float()
 
 

@@ -16,14 +16,12 @@ Racers run one after the other, so their events do too.
 """
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from speckd.files import write_whole
+from speckd._version import __version__
+from speckd.files import plain, rounded, write_whole
 from speckd.pairs import Pair
 from speckd.trace import Trace
 
@@ -48,7 +46,7 @@ class Recorder:
         return bool(self.events)
 
     def _tell(self, kind: str, **facts: Any) -> None:
-        event = {"kind": kind, **_plain(facts)}
+        event = {"kind": kind, **plain(facts)}
         self.events.append(event)
         if self._on_event is not None:
             self._on_event(event)
@@ -116,11 +114,9 @@ class Recorder:
 
     def write(self, path: Path) -> None:
         """One JSON file, whole or absent. A resumed race whose racers were all finished leaves the file as it was."""
-        import speckd
-
         if not self.started:
             return
-        data = {"kind": "run", "speckd": speckd.__version__, "events": self.events}
+        data = {"kind": "run", "speckd": __version__, "events": self.events}
         write_whole(path, json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
 
 
@@ -133,11 +129,6 @@ def _for_a_strip(trace: Trace, divergence: str) -> dict[str, Any]:
         "speck_threshold": trace.speck_threshold.tolist(),
         "divergence": {name: rounded(trace.divergence(name)) for name in (divergence, "tvd")},
     }
-
-
-def rounded(values: Tensor) -> list[float | str]:
-    """Four significant digits: what a picture can show. JSON has no infinity, so it is written as text."""
-    return [float(f"{x:.4g}") if abs(x) != float("inf") else "inf" for x in values.double().tolist()]
 
 
 def read_recording(path: str | Path) -> list[Event]:
@@ -159,16 +150,3 @@ def read_recording(path: str | Path) -> list[Event]:
     ):
         raise ValueError(f"{path} is not a recorded run: give the recording.json of a run's folder.")
     return events
-
-
-def _plain(value: Any) -> Any:
-    """Plain data for JSON: infinity as text, nan as null."""
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
-    return value

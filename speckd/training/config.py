@@ -70,7 +70,7 @@ class SpecKDConfig(TrainingArguments):
             raise ValueError(f"temperature is {self.temperature!r}: choose a number above 0.")
         if self.rejected not in ("weight", "sample"):
             raise ValueError(f"rejected is {self.rejected!r}: choose 'weight' or 'sample'.")
-        if self.rejected == "sample" and not hasattr(gate, "beta"):
+        if self.rejected == "sample" and not gate.rejects:
             raise ValueError(f"rejected is 'sample', but the gate {gate.name!r} rejects nothing.")
         if not 0 <= self.student_share <= 1:
             raise ValueError(f"student_share is {self.student_share!r}: choose a number from 0 to 1.")

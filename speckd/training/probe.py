@@ -13,11 +13,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from speckd.data import Example
 from speckd.divergences import divergence_named, tvd
 from speckd.draws import K_MAX, draw_and_verify, row_uniforms
+from speckd.files import rounded
 from speckd.heads import Head
 from speckd.inspection import response_hidden, token_text
 from speckd.pairs import Pair
 from speckd.ranks import rank_of
-from speckd.runs.recording import rounded
 
 SHORTEST, LONGEST = 24, 48  # response tokens: enough to see a pattern, few enough to fit a screen and a step
 
