@@ -1,6 +1,6 @@
 """The project as a Hugging Face Space: `python -m app.space build FOLDER | upload OWNER/NAME`.
 
-`make space` calls it; `make space-check` is a rehearsal (tests/space_check.py). A Space gets a list of what it needs and
+`make space` calls it; `make space-check` rehearses (tests/space_check.py). A Space gets a list of what it needs and
 nothing else: no tests, no tools, no packaged teacher (there it comes from the Hub, at a pinned revision).
 """
 
