@@ -28,7 +28,9 @@ from speckd.gates import (
     TopK,
     gate_named,
 )
+from speckd.heads import Head
 from speckd.inspection import Stopped, inspect
+from speckd.logits import gated_kd
 from speckd.loss import GatedLoss, gated_loss
 from speckd.pairs import ModelUnavailable, Pair, Progress, load_pair
 from speckd.trace import Trace
@@ -39,6 +41,7 @@ _LAZY = {  # the trainer's libraries take seconds to import, and inspecting need
     "prepare_student": "speckd.trainer",
     "read_examples": "speckd.data",
     "evaluate_pair": "speckd.evaluation",
+    "trunk_of": "speckd.teacher_cache",
 }
 
 
@@ -58,6 +61,7 @@ __all__ = [
     "AllOpen",
     "Gate",
     "GatedLoss",
+    "Head",
     "HellingerWeight",
     "ModelUnavailable",
     "Pair",
@@ -75,6 +79,7 @@ __all__ = [
     "evaluate_pair",
     "forward_kl",
     "gate_named",
+    "gated_kd",
     "gated_loss",
     "hellinger",
     "inspect",
@@ -85,5 +90,6 @@ __all__ = [
     "reverse_kl",
     "skew_kl",
     "skew_reverse_kl",
+    "trunk_of",
     "tvd",
 ]
