@@ -13,6 +13,7 @@ WORKERS ?= 2
 
 VENV    := .venv
 PY      := $(VENV)/bin/python
+DENO    := DENO_DIR=$(VENV)/.deno DENO_NO_UPDATE_CHECK=1 $(VENV)/bin/deno
 PIP     := $(PY) -m pip --disable-pip-version-check
 PYTEST  := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip's moving progress on a terminal, silence in a log
@@ -49,10 +50,13 @@ test-long: setup $(DEV) browser ## before a release: the exhaustive tests that `
 coverage: setup $(DEV) browser ## `make test`, and the lines and branches that no test reaches, in htmlcov/
 	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
-check: $(DEV) ## linter, formatter, types, known vulnerabilities, secrets
+check: $(DEV) ## linter, formatter and types of Python and of the page's scripts; known vulnerabilities, secrets
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(DENO) fmt --quiet --check
+	@$(DENO) lint --quiet
+	@$(DENO) check --quiet speckd/html/*.js
 	@$(PY) -m mypy app.py # by itself: mypy cannot tell it from the package app in one run
 	@$(PY) tests/hygiene.py secrets
 	@$(PY) tests/hygiene.py audit # says so, and is no failure, where no vulnerability service can be reached
@@ -60,6 +64,8 @@ check: $(DEV) ## linter, formatter, types, known vulnerabilities, secrets
 format: $(DEV) ## let the linter and the formatter mend what they can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+	@$(DENO) lint --quiet --fix
+	@$(DENO) fmt --quiet
 
 bench: setup $(BENCH) ## measure speed and memory (tests/bench), one after another
 	@failed=0; for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || failed=1; done; exit $$failed
