@@ -8,10 +8,14 @@ HOST   ?= 127.0.0.1
 PORT   ?= 7860
 ARGS   ?=
 SPACE  ?=
+# tests at a time: a file's tests stay together, because its server and its models serve them all
+WORKERS ?= 2
 
 VENV    := .venv
 PY      := $(VENV)/bin/python
+DENO    := DENO_DIR=$(VENV)/.deno DENO_NO_UPDATE_CHECK=1 $(VENV)/bin/deno
 PIP     := $(PY) -m pip --disable-pip-version-check
+PYTEST  := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip's moving progress on a terminal, silence in a log
 INSTALL := $(PIP) install --constraint constraints.txt $(shell test -t 2 || echo --quiet)
 
@@ -23,7 +27,7 @@ BUSY    := $(VENV)/.unfinished
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup app test test-quick check format bench browser space space-check clean
+.PHONY: help setup app test test-quick test-long coverage check format bench browser space space-check clean
 
 help: ## list these targets
 	@echo "make TARGET [PYTHON=python3] [HOST=127.0.0.1] [PORT=7860] [SPACE=owner/name] [ARGS='for pytest']"
@@ -34,16 +38,25 @@ setup: $(TEACHER) ## make .venv, install the requirements, convert the packaged 
 app: setup ## set up, then serve the page on http://HOST:PORT
 	@HOST='$(HOST)' PORT='$(PORT)' $(PY) app.py
 
-test: setup $(DEV) browser ## set up, then run every test (unit, packaged models, browser)
-	@$(PY) -m pytest $(ARGS)
+test: setup $(DEV) browser ## set up, then run every test (unit, packaged models, browser) but the long ones
+	@$(PYTEST) $(ARGS)
 
 test-quick: $(DEV) ## the tests that need neither a browser nor the packaged models
-	@$(PY) -m pytest -m "not browser and not packaged and not slow" $(ARGS)
+	@$(PYTEST) -m "not browser and not packaged and not slow and not long" $(ARGS)
 
-check: $(DEV) ## linter, formatter, types, known vulnerabilities, secrets
+test-long: setup $(DEV) browser ## before a release: the exhaustive tests that `make test` takes a sample of
+	@$(PYTEST) -m long $(ARGS)
+
+coverage: setup $(DEV) browser ## `make test`, and the lines and branches that no test reaches, in htmlcov/
+	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
+
+check: $(DEV) ## linter, formatter and types of Python and of the page's scripts; known vulnerabilities, secrets
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(DENO) fmt --quiet --check
+	@$(DENO) lint --quiet
+	@$(DENO) check --quiet speckd/html/*.js
 	@$(PY) -m mypy app.py # by itself: mypy cannot tell it from the package app in one run
 	@$(PY) tests/hygiene.py secrets
 	@$(PY) tests/hygiene.py audit # says so, and is no failure, where no vulnerability service can be reached
@@ -51,6 +64,8 @@ check: $(DEV) ## linter, formatter, types, known vulnerabilities, secrets
 format: $(DEV) ## let the linter and the formatter mend what they can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+	@$(DENO) lint --quiet --fix
+	@$(DENO) fmt --quiet
 
 bench: setup $(BENCH) ## measure speed and memory (tests/bench), one after another
 	@failed=0; for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || failed=1; done; exit $$failed
@@ -71,7 +86,7 @@ clean: ## remove .venv and the caches (converted models in the user's cache fold
 # A package that pip was still installing when it was killed looks installed to pip. So a set-up in progress leaves its
 # process id in .venv/.unfinished, and one that finds the mark of a dead set-up starts again from nothing. This is done
 # while this file is read (but not for `make -n`), because a stamp must be gone before make looks at it.
-ifneq ($(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter setup app test test-quick check format bench browser space space-check,$(MAKECMDGOALS))),)
+ifneq ($(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter setup app test test-quick test-long coverage check format bench browser space space-check,$(MAKECMDGOALS))),)
   ifneq ($(wildcard $(BUSY)),)
     ifeq ($(shell kill -0 "$$(cat $(BUSY))" 2>/dev/null && echo alive),alive)
       $(error Another set-up is at work in $(VENV) (process $(shell cat $(BUSY))): wait for it, or run `make clean` if that is not so)

@@ -29,8 +29,10 @@ from speckd.gates import (
     TopK,
     gate_named,
 )
+from speckd.heads import Head, trunk_of
 from speckd.inspection import inspect
 from speckd.jobs import Progress, Stopped
+from speckd.logits import gated_kd
 from speckd.loss import GatedLoss, gated_loss
 from speckd.packaged import ModelUnavailable
 from speckd.pairs import Pair, load_pair
@@ -59,6 +61,7 @@ __all__ = [
     "AllOpen",
     "Gate",
     "GatedLoss",
+    "Head",
     "HellingerWeight",
     "ModelUnavailable",
     "Pair",
@@ -76,6 +79,7 @@ __all__ = [
     "evaluate_pair",
     "forward_kl",
     "gate_named",
+    "gated_kd",
     "gated_loss",
     "hellinger",
     "inspect",
@@ -86,5 +90,6 @@ __all__ = [
     "reverse_kl",
     "skew_kl",
     "skew_reverse_kl",
+    "trunk_of",
     "tvd",
 ]

@@ -201,3 +201,22 @@ def divergence_named(name: str) -> Callable[[Tensor, Tensor], Tensor]:
         return DIVERGENCES[name]
     except KeyError:
         raise ValueError(f"{name!r} is not a divergence here. Choose one of: {', '.join(DIVERGENCES)}.") from None
+
+
+def divergence_of_jsd_beta(beta: float) -> tuple[str, float | None]:
+    """The name and mixture of TRL's ``beta``: 0 is forward KL, 1 is reverse KL, between them the generalised JSD.
+
+    Args:
+        beta: the teacher's weight in the mixture, 0 to 1. (Not the weight of a rejected token, which a gate has.)
+    Returns:
+        A name of ``DIVERGENCES``, and the mixture that goes with it.
+    Raises:
+        ValueError: beta is not a number from 0 to 1.
+    """
+    if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0.0 <= beta <= 1.0:
+        raise ValueError(f"jsd_beta is {beta!r}: choose a number from 0 (forward KL) to 1 (reverse KL).")
+    if beta == 0.0:
+        return "forward_kl", None
+    if beta == 1.0:
+        return "reverse_kl", None
+    return "jsd", float(beta)

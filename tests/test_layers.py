@@ -19,9 +19,9 @@ FLOORS = (
     "gates",
     "fused",
     "loss",
-    "decoding.forward",
+    "decoding.forward decoding.lean",
     "html",
-    "packaged pairs data",
+    "packaged pairs data logits",
     "decoding",
     "rollouts",
     "trace",
@@ -84,7 +84,8 @@ def imported_modules(package: str) -> Iterator[tuple[str, str]]:
         for target in imports(path):
             while target and target not in known:
                 target = target.rpartition(".")[0]
-            if target and target != name:
+            own_folder = name.startswith(f"{target}.") and target != package
+            if target and target != name and not own_folder:
                 yield name, target
 
 

@@ -30,8 +30,8 @@ STYLES = ("panels.css", "distill.css", "learn.css")
 @cache
 def script() -> str:
     """Every part's JavaScript in one text."""
-    parts = [browser_parts.source(name) for name in browser_parts.SCRIPTS]
-    return "\n".join([*parts, *((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)])
+    parts = ((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return "".join([browser_parts.script(), *map(browser_parts.wrapped, parts)])
 
 
 @cache

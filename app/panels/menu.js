@@ -1,57 +1,85 @@
 /* Small things that several pages use: icons, a list of choices below its button, a link to a lesson, a file to keep. */
-(function () {
-  "use strict";
-  const SpecKD = (window.SpecKD = window.SpecKD || {});
 
-  SpecKD.icon = (path) => SpecKD.svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true", class: "sk-icon" }, SpecKD.svg("path", { d: path }));
+SpecKD.icon = (path) =>
+  SpecKD.svg(
+    "svg",
+    { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true", class: "sk-icon" },
+    SpecKD.svg("path", { d: path }),
+  );
 
-  /* Escape or a click elsewhere closes it. */
-  SpecKD.popup = function (button, kind) {
-    const { el } = SpecKD;
-    const panel = el("div", { class: `sk-popup ${kind}`, hidden: true });
-    button.setAttribute("aria-expanded", "false");
-    const anchor = el("div", { class: "sk-anchor" });
-    button.replaceWith(anchor);
-    anchor.append(button, panel);
-    const open = (yes, focus = true) => {
-      panel.hidden = !yes;
-      button.setAttribute("aria-expanded", String(yes));
-      if (yes && focus && panel.querySelector("button")) panel.querySelector("button").focus();
-      if (!yes && focus) button.focus();
-    };
-    button.addEventListener("click", () => open(panel.hidden));
-    anchor.addEventListener("keydown", (event) => {
-      const items = [...panel.querySelectorAll("button")];
-      const at = items.indexOf(document.activeElement);
-      if (event.key === "Escape" && !panel.hidden) { event.stopPropagation(); open(false); }
-      const way = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-      if (way && at >= 0) { event.preventDefault(); items[(at + way + items.length) % items.length].focus(); }
-    });
-    document.addEventListener("pointerdown", (event) => { if (!panel.hidden && !anchor.contains(event.target)) open(false, false); });
-    return {
-      panel, anchor,
-      clear: () => panel.replaceChildren(),
-      title: (text) => panel.append(el("p", { class: "sk-popup-title", text })),
-      add: (text, hint, act) => panel.append(el("button", { type: "button", onclick: () => { open(false); act(); } }, el("span", { text }), hint ? el("small", { text: hint }) : null)),
-    };
+/* Escape or a click elsewhere closes it. */
+SpecKD.popup = function (button, kind) {
+  const { el } = SpecKD;
+  const panel = el("div", { class: `sk-popup ${kind}`, hidden: true });
+  button.setAttribute("aria-expanded", "false");
+  const anchor = el("div", { class: "sk-anchor" });
+  button.replaceWith(anchor);
+  anchor.append(button, panel);
+  const open = (yes, focus = true) => {
+    panel.hidden = !yes;
+    button.setAttribute("aria-expanded", String(yes));
+    if (yes && focus && panel.querySelector("button")) panel.querySelector("button").focus();
+    if (!yes && focus) button.focus();
   };
-
-  /* A small "?" beside a term: it leads to the lesson about it. */
-  SpecKD.lesson = function (id, about) {
-    const link = SpecKD.el("a", { class: "sk-help", href: `#tab=learn&lesson=${id}`, "aria-label": `Learn about ${about}`, title: `Learn about ${about}`, text: "?" });
-    link.addEventListener("click", (event) => {
-      if (!SpecKD.address || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  button.addEventListener("click", () => open(panel.hidden));
+  anchor.addEventListener("keydown", (event) => {
+    const items = [...panel.querySelectorAll("button")];
+    const at = items.indexOf(document.activeElement);
+    if (event.key === "Escape" && !panel.hidden) {
+      event.stopPropagation();
+      open(false);
+    }
+    const way = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (way && at >= 0) {
       event.preventDefault();
-      SpecKD.address.go("learn", { lesson: id });
-    });
-    return link;
+      items[(at + way + items.length) % items.length].focus();
+    }
+  });
+  document.addEventListener("pointerdown", (event) => {
+    if (!panel.hidden && !anchor.contains(event.target)) open(false, false);
+  });
+  return {
+    panel,
+    anchor,
+    clear: () => panel.replaceChildren(),
+    title: (text) => panel.append(el("p", { class: "sk-popup-title", text })),
+    add: (text, hint, act) =>
+      panel.append(el(
+        "button",
+        {
+          type: "button",
+          onclick: () => {
+            open(false);
+            act();
+          },
+        },
+        el("span", { text }),
+        hint ? el("small", { text: hint }) : null,
+      )),
   };
+};
 
-  SpecKD.download = function (blob, name) {
-    const link = SpecKD.el("a", { href: URL.createObjectURL(blob), download: name });
-    document.body.append(link);
-    link.click();
-    link.remove();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  };
-})();
+/* A small "?" beside a term: it leads to the lesson about it. */
+SpecKD.lesson = function (id, about) {
+  const link = SpecKD.el("a", {
+    class: "sk-help",
+    href: `#tab=learn&lesson=${id}`,
+    "aria-label": `Learn about ${about}`,
+    title: `Learn about ${about}`,
+    text: "?",
+  });
+  link.addEventListener("click", (event) => {
+    if (!SpecKD.address || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    SpecKD.address.go("learn", { lesson: id });
+  });
+  return link;
+};
+
+SpecKD.download = function (blob, name) {
+  const link = SpecKD.el("a", { href: URL.createObjectURL(blob), download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+};

@@ -1,7 +1,8 @@
 """One text under the gate as a web page that needs nothing else: no server, no network, no other file.
 
-The parts (gate.js, strip.js, verdict.js, ...) are the ones the app's page is made of, so a downloaded file and the app
-show the same picture. Text reaches the page as data inside a JSON script block, never as markup.
+The parts (gate.js, strip.js, verdict.js, ...) are plain scripts, and the ones that the app's page is made of: a
+downloaded file and the app show the same picture. What passes between Python and a page is written down in types.d.ts.
+Text reaches the page as data inside a JSON script block, never as markup.
 """
 
 import html
@@ -11,7 +12,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-SCRIPTS = ("gate.js", "picture.js", "strip.js", "verdict.js", "controls.js", "compare.js", "alone.js")
+from speckd import words
+
+SCRIPTS = (
+    "words.js", "format.js", "text.js", "dom.js", "gate.js", "picture.js", "strip.js", "verdict.js", "controls.js",
+    "compare.js", "alone.js",
+)  # fmt: skip
 STYLE = "view.css"
 N_DRAWS = 16  # draws a token that the verdict shows
 
@@ -19,6 +25,17 @@ N_DRAWS = 16  # draws a token that the verdict shows
 def source(name: str) -> str:
     """The text of one of the browser's parts, by file name."""
     return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def wrapped(text: str) -> str:
+    """A part as a browser runs it. Each has names of its own, as a module has; what it gives others hangs on SpecKD."""
+    return f'(() => {{ "use strict";\n{text}}})();\n'
+
+
+def script(table: Mapping[str, Any] | None = None) -> str:
+    """The parts in one text, after the table of words and defaults that they read (``words.table()`` when None)."""
+    data = as_script_data(words.table() if table is None else table)
+    return "".join([f"globalThis.speckdWords = {data};\n", *(wrapped(source(name)) for name in SCRIPTS)])
 
 
 def as_script_data(value: Any) -> str:
@@ -42,7 +59,7 @@ def to_html(
     """
     data = trace if isinstance(trace, Mapping) else trace.to_dict(n_draws=N_DRAWS)
     options = {"knobs": dict(knobs or {}), "pin": pin}
-    scripts = "\n".join(source(name) for name in SCRIPTS).replace("</script", "<\\/script")
+    scripts = script().replace("</script", "<\\/script")
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
     page = f"""<!doctype html>
 <html lang="en">

@@ -312,6 +312,7 @@ STOP = """async () => {
 }"""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["endless", "deaf"])
 def test_stop_answers_at_once_and_keeps_what_was_reached(still: Distill, kind: str) -> None:
     still.script(kind)

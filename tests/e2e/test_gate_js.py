@@ -25,7 +25,7 @@ KNOBS = [
 @pytest.fixture(scope="module")
 def scripts(browser: Any) -> Iterator[Any]:
     page = browser.new_page()
-    page.add_script_tag(content=html.source("gate.js"))
+    page.add_script_tag(content=html.script())
     yield page
     page.close()
 

@@ -15,6 +15,7 @@ import pytest
 from tests.bench import drop_sessions, load_page
 from tests.e2e.server import ROOT, Server, component, event
 
+pytestmark = pytest.mark.slow  # it starts servers
 HIDDEN = "what-a-file-holds-4471"
 
 

@@ -57,6 +57,7 @@ def answered(one: Any, before: int) -> dict[str, Any]:
     return one.page.evaluate("document.querySelector('.sk-panel').inspector.picture.state.trace")
 
 
+@pytest.mark.alone
 def test_ask_stop_run_and_continue_from_an_alternative(visitor: Any) -> None:
     one = visitor
     setting(one, max_new_tokens=200)

@@ -1,8 +1,8 @@
 """How fast the page answers, measured inside the browser on the real page.
 
 Medians are printed. The limits are those of a free machine and hold for the faster moves (the lower quartile): other
-work can only add time, and it is the page that is judged here. Where more work waits than there are cores, everything
-takes longer by that ratio, and so may the page.
+work can only add time, and it is the page that is judged here. No other test runs meanwhile (`alone`); where more work
+of other programs waits than there are cores, everything takes longer by that ratio, and so may the page.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 
 # Moves the slider as a hand does, then waits for two things: the frame that shows the new strip, and the lanes.
 MEASURE = """

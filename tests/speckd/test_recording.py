@@ -11,7 +11,7 @@ import pytest
 
 from speckd import Stopped
 from speckd.rollouts import is_complete
-from speckd.runs import distill as distilling
+from speckd.runs import telling
 from speckd.runs.distill import distill
 from speckd.runs.recording import FACTS, Recorder, read_recording
 from speckd.runs.report import RunRecord
@@ -120,13 +120,13 @@ def measured(asked: DistillSettings, tmp_path: Path, monkeypatch: pytest.MonkeyP
               for seed, gap in ((0, 0.1), (1, 0.3), (2, 0.2))}  # fmt: skip
     file = tmp_path / "seed-spread.json"
     file.write_text(json.dumps(spread(race, scores)))
-    monkeypatch.setattr(distilling, "SEED_SPREAD", file)
+    monkeypatch.setattr(telling, "SEED_SPREAD", file)
     yield race
 
 
 def test_the_spread_is_half_the_range_of_the_difference_between_racers(measured: DistillSettings) -> None:
     assert seed_spread(measured) == pytest.approx(0.1)
-    kept = json.loads(distilling.SEED_SPREAD.read_text())
+    kept = json.loads(telling.SEED_SPREAD.read_text())
     assert kept["differences"] == {"divergence": [0.1, 0.3, 0.2], "tar": [0.1, 0.1, 0.1]} and kept["seeds"] == [0, 1, 2]
 
 
@@ -145,5 +145,5 @@ def test_the_spread_of_other_settings_is_not_known(measured: DistillSettings, ot
 
 
 def test_without_the_file_the_spread_is_not_known(measured: DistillSettings) -> None:
-    distilling.SEED_SPREAD.unlink()
+    telling.SEED_SPREAD.unlink()
     assert seed_spread(measured) is None
