@@ -33,7 +33,7 @@ from speckd.heads import Head, trunk_of
 from speckd.inspection import inspect
 from speckd.jobs import Progress, Stopped
 from speckd.logits import gated_kd
-from speckd.loss import GatedLoss, gated_loss
+from speckd.loss import GatedLoss, gated_loss, plain_loss
 from speckd.packaged import ModelUnavailable
 from speckd.pairs import Pair, load_pair
 from speckd.trace import Trace
@@ -85,6 +85,7 @@ __all__ = [
     "inspect",
     "jsd",
     "load_pair",
+    "plain_loss",
     "prepare_student",
     "read_examples",
     "reverse_kl",

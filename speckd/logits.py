@@ -12,7 +12,7 @@ from speckd.data import IGNORED
 from speckd.divergences import DIVERGENCES, divergence_named
 from speckd.draws import Stream, row_uniforms
 from speckd.gates import Gate
-from speckd.loss import SEED_STRIDE, GatedLoss
+from speckd.loss import GatedLoss, coin_seed
 
 
 def gated_kd(
@@ -85,14 +85,14 @@ def gated_kd(
     logprobs = [_logprobs(logits[rows], vocabulary, temperature) for logits in all_logits]  # (N, V) each
     student, teacher = logprobs[0], logprobs[1].detach()
     with torch.no_grad():
-        coin_seed = (getattr(gate, "seed", 0) + seed * SEED_STRIDE) % 2**63
-        uniforms = row_uniforms(coin_seed, sequences, positions, gate.n_draws) if gate.n_draws else None
+        coins = coin_seed(gate, seed)
+        uniforms = row_uniforms(coins, sequences, positions, gate.n_draws) if gate.n_draws else None
         third = {"reference_logprobs": logprobs[2]} if gate.needs_reference and len(logprobs) > 2 else {}
         scores = gate.score(teacher, student.detach(), uniforms, **third)
         accepted = torch.ones_like(rows[rows]) if gate.soft else gate.accept(scores, sequences)
         if rejected == "sample" and not gate.soft:
-            coins = row_uniforms(coin_seed, sequences, positions, 1, Stream.REJECTED)[:, 0, 1].to(accepted.device)
-            weights = (accepted | (coins < gate.beta)).float()
+            lucky = row_uniforms(coins, sequences, positions, 1, Stream.REJECTED)[:, 0, 1].to(accepted.device)
+            weights = (accepted | (lucky < gate.beta)).float()
         else:
             weights = gate.weigh(scores, sequences).float()
     distance = measure(teacher, student)  # (N,)

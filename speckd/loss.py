@@ -20,6 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from speckd.divergences import divergence_named
+from speckd.draws import row_uniforms
 from speckd.fused.gated_sum import GatedSum, Measure, Work
 from speckd.gates import Gate
 from speckd.heads import Head
@@ -51,6 +53,50 @@ class GatedLoss:
     student_entropy: Tensor | None = None
     acceptance_probability: Tensor | None = None
     agreement: Tensor | None = None
+
+
+def plain_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    gate: Gate,
+    divergence: str = "forward_kl",
+    temperature: float = 1.0,
+    *,
+    sequences: Tensor | None = None,
+    positions: Tensor | None = None,
+    seed: int = 0,
+    reference_logits: Tensor | None = None,
+) -> GatedLoss:
+    """The definition of the gated loss, to read and to test by: ``gated_loss`` equals it, and never holds (N, V).
+
+    Args:
+        student_logits, teacher_logits: (N, V) of the response rows, over one shared vocabulary; gradient reaches the
+            student's alone.
+        gate, divergence, temperature, sequences, positions, seed: as in ``gated_loss``.
+        reference_logits: (N, V) of AdaSPEC's reference; other gates take none.
+    Returns:
+        GatedLoss; everything but ``loss`` is detached.
+    Raises:
+        ValueError: an unknown divergence, or names that do not fit the rows.
+    Source: SelecTKD (arXiv 2510.24021).
+    """
+    n = len(student_logits)
+    sequences, positions = _names(sequences, n, "sequences"), _names(positions, n, "positions")
+    student = (student_logits / temperature).log_softmax(-1)  # (N, V)
+    teacher = (teacher_logits / temperature).log_softmax(-1).detach()
+    third = {} if reference_logits is None else {"reference_logprobs": (reference_logits / temperature).log_softmax(-1)}
+    uniforms = row_uniforms(coin_seed(gate, seed), sequences, positions, gate.n_draws)  # (N, n_draws, 2)
+    scores = gate.score(teacher, student.detach(), uniforms, **third)  # (N,)
+    accepted = torch.ones_like(scores, dtype=torch.bool) if gate.soft else gate.accept(scores, sequences)
+    weights = gate.weigh(scores, sequences)  # V_t = beta + (1 - beta) accepted_t
+    distance = divergence_named(divergence)(teacher, student)  # D(p_t || q_t)
+    loss = torch.where(weights > 0, weights * distance, 0.0).sum() / max(n, 1)
+    return GatedLoss(loss, distance.detach(), accepted, weights, accepted.float().mean().item())
+
+
+def coin_seed(gate: Gate, seed: int) -> int:
+    """What names the coins of one call: the gate's own seed and the caller's (a trainer's step), 0 to 2**63 - 1."""
+    return (getattr(gate, "seed", 0) + seed * SEED_STRIDE) % 2**63
 
 
 def gated_loss(
@@ -116,7 +162,7 @@ def gated_loss(
         measure=Measure.of(divergence, mixture),
         temperature=float(temperature),
         sampled=rejected == "sample",
-        coin_seed=(getattr(gate, "seed", 0) + seed * SEED_STRIDE) % 2**63,
+        coin_seed=coin_seed(gate, seed),
         sequences=_names(sequences, n_rows, "sequences"),
         positions=_names(positions, n_rows, "positions"),
         chunk_rows=chunk_rows,

@@ -26,7 +26,7 @@ from speckd.gates import (
     TopK,
 )
 from speckd.heads import Head
-from speckd.loss import GatedLoss, gated_loss
+from speckd.loss import GatedLoss, gated_loss, plain_loss
 from speckd.ranks import argmax_from, block_maxima, topk_threshold, topk_threshold_up_to
 
 N, V, H_STUDENT, H_TEACHER = 30, 301, 6, 9  # V is no multiple of a block, so that the last one is short
@@ -87,17 +87,14 @@ def logprobs(hidden: Tensor, head: Head, temperature: float = 1.0) -> Tensor:
 
 
 def reference_loss(rows: Rows, gate: Gate, divergence: str, temperature: float = 1.0) -> Tensor:
-    """The same loss, as one would write it first: full logits and autograd."""
-    student = logprobs(rows.student_hidden, Head(rows.student_weight, rows.student_bias), temperature)
-    teacher = logprobs(rows.teacher_hidden, Head(rows.teacher_weight), temperature)
-    uniforms = None
-    if gate.n_draws:
-        uniforms = row_uniforms(getattr(gate, "seed", 0), rows.sequences, rows.positions, gate.n_draws)
-    more: dict[str, Any] = {}
+    """The same loss by its definition: full logits and autograd."""
+    student = Head(rows.student_weight, rows.student_bias).logits(rows.student_hidden)
+    teacher = Head(rows.teacher_weight).logits(rows.teacher_hidden)
+    more = {}
     if gate.needs_reference:
-        more["reference_logprobs"] = logprobs(rows.reference_hidden, Head(rows.reference_weight), temperature)
-    weights = gate.weigh(gate.score(teacher, student.detach(), uniforms, **more), rows.sequences)
-    return (weights * DIVERGENCES[divergence](teacher, student)).sum() / len(weights)
+        more["reference_logits"] = Head(rows.reference_weight).logits(rows.reference_hidden)
+    names = {"sequences": rows.sequences, "positions": rows.positions}
+    return plain_loss(student, teacher, gate, divergence, temperature, **names, **more).loss
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
