@@ -14,6 +14,7 @@ import importlib
 from typing import Any
 
 from speckd._version import __version__
+from speckd.controls import TIP, Margin, Matched, Position, TopKSchedule
 from speckd.divergences import DIVERGENCES, forward_kl, hellinger, jsd, reverse_kl, skew_kl, skew_reverse_kl, tvd
 from speckd.gates import (
     GATES,
@@ -56,6 +57,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "DIVERGENCES",
     "GATES",
+    "TIP",
     "AdaKD",
     "AdaSPEC",
     "AllOpen",
@@ -63,8 +65,11 @@ __all__ = [
     "GatedLoss",
     "Head",
     "HellingerWeight",
+    "Margin",
+    "Matched",
     "ModelUnavailable",
     "Pair",
+    "Position",
     "Progress",
     "RandomTokens",
     "SpecK",
@@ -74,6 +79,7 @@ __all__ = [
     "StudentEntropy",
     "TeacherEntropy",
     "TopK",
+    "TopKSchedule",
     "Trace",
     "__version__",
     "evaluate_pair",

@@ -2,7 +2,7 @@
 
 import sys
 
-from speckd.cli.main.main import main
+from speckd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -109,6 +109,7 @@ class GatedStudent(nn.Module):
         teacher_hidden: Sequence[Tensor | None],
         num_items_in_batch: Tensor | float | None = None,
         coin_seed: int = 0,
+        progress: float = 0.0,
     ) -> dict[str, Tensor]:
         """The loss of one batch, from ``collate``.
 
@@ -117,6 +118,7 @@ class GatedStudent(nn.Module):
             teacher_hidden: B entries, (n, H_t) or None where the teacher is to be run.
             num_items_in_batch: response tokens of the whole optimizer step; those of this batch if None.
             coin_seed: names the coins of this step.
+            progress: share of the training that is done, 0 to 1, for a gate that is a schedule.
         Returns:
             loss: () with gradient in training mode. facts: (B, F) sums over each example's rows, in FACTS' order.
         """
@@ -126,7 +128,7 @@ class GatedStudent(nn.Module):
         teacher, reference = self._outside
         theirs = self._teacher_rows(teacher, input_ids, attention_mask, rows, teacher_hidden)  # (N, H_t)
         own = self._rows(self.student, input_ids, attention_mask, rows)  # (N, H_s)
-        gate = self.gate if self.training else self.watch
+        gate = self.gate.at(progress) if self.training else self.watch
         third: dict[str, Any] = {}
         if gate.needs_reference:
             assert reference is not None

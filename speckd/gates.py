@@ -94,6 +94,10 @@ class Gate:
         """The weights that follow from the verdicts, where no rule of the gate's own says more: (N,) float32."""
         return self.beta + (1.0 - self.beta) * accepted.float()
 
+    def at(self, progress: float) -> "Gate":
+        """The gate that rules when this share of the training, 0 to 1, is done: itself, unless it is a schedule."""
+        return self
+
     def describe(self) -> str:
         """The gate with its knobs, in the words of a log: ``topk(k=5, beta=0.01)``."""
         knobs = ", ".join(f"{knob.name}={getattr(self, knob.name)}" for knob in fields(self))
@@ -391,19 +395,24 @@ GATES: dict[str, type[Gate]] = {
 }
 
 
+TRAINING_GATES: dict[str, type[Gate]] = {}  # by name, those that no trace can show; controls.py puts them here
+
+
 def gate_named(name: str, **knobs: object) -> Gate:
     """The gate or selector of that name, with the knobs it knows.
 
     Args:
-        name: one of topk, speck, none, hellinger, adakd, student_entropy, teacher_entropy, random.
+        name: one of topk, speck, none, hellinger, adakd, student_entropy, teacher_entropy, random; or for training only
+            tip, position, matched, topk_schedule, margin, adaspec.
         knobs: any of its fields; a knob that it does not have is a mistake.
     Raises:
         ValueError: an unknown name (the message lists the known ones), an unknown knob, or a value out of range.
     """
     try:
-        gate = GATES[name]
+        gate = (GATES | TRAINING_GATES)[name]
     except KeyError:
-        raise ValueError(f"{name!r} is not a gate here. Choose one of: {', '.join(GATES)}.") from None
+        known_names = ", ".join([*GATES, *TRAINING_GATES])
+        raise ValueError(f"{name!r} is not a gate here. Choose one of: {known_names}.") from None
     known = {knob.name for knob in fields(gate)}
     if unknown := sorted(set(knobs) - known):
         raise ValueError(

@@ -17,7 +17,7 @@ FLOORS = (
     "divergences ranks draws",
     "heads",
     "gates",
-    "fused",
+    "controls fused",
     "loss",
     "decoding.forward decoding.lean",
     "html",

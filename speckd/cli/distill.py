@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from speckd.cli.terminal import INTERRUPTED, progress_bars
-from speckd.gates import DEFAULT_BETA, DEFAULT_K, GATES, gate_from_text
+from speckd.gates import DEFAULT_BETA, DEFAULT_K, GATES, TRAINING_GATES, gate_from_text
 from speckd.jobs import Stopped
 from speckd.packaged import PACKAGED
 from speckd.runs.settings import RESPONSES, DistillSettings
 
 # The trainer's libraries take seconds to import: the command brings them in when it runs, so that --help is quick.
-_GATE_WORDS = f"one of {', '.join(GATES)}; settings follow after colons, as in topk:k=3:beta=0"
+_GATE_WORDS = f"one of {', '.join([*GATES, *TRAINING_GATES])}; settings follow after colons, as in topk:k=3:beta=0"
 
 
 def register(commands: Any) -> None:
@@ -79,6 +79,7 @@ def register(commands: Any) -> None:
     loss.add_argument("--k", type=int, help=f"of the gates that have one ({DEFAULT_K})")
     loss.add_argument("--beta", type=float, help=f"weight of a rejected token ({DEFAULT_BETA:g} for the gates)")
     loss.add_argument("--divergence", default="forward_kl", help="forward_kl (default), reverse_kl, jsd, skew_kl, ...")
+    loss.add_argument("--reference", default="healed", help="the student that AdaSPEC compares with (healed)")
     loss.add_argument("--temperature", type=float, default=1.0, help="divides both models' logits (1.0)")
     loss.add_argument(
         "--rejected",

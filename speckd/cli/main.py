@@ -8,11 +8,17 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from speckd.cli import distill, evaluate, inspect, prepare
+from speckd.cli import distill, evaluate, inspect, prepare, study
 from speckd.cli.terminal import INTERRUPTED, USER_ERROR, printable, say
 
 PROGRAM = "python -m speckd"
-COMMANDS = (prepare, inspect, distill, evaluate)  # each has register(subparsers); heavy imports wait until it runs
+COMMANDS = (
+    prepare,
+    inspect,
+    distill,
+    evaluate,
+    study,
+)  # each has register(subparsers); heavy imports wait until it runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

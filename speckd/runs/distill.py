@@ -29,6 +29,7 @@ import torch
 
 from speckd.data import Examples, read_examples
 from speckd.files import write_whole
+from speckd.gates import gate_from_text
 from speckd.jobs import OnProgress, Progress, Stopped
 from speckd.pairs import Pair, load_pair
 from speckd.rollouts import Sampling, is_complete, write_rollouts
@@ -44,6 +45,8 @@ from speckd.training.teacher_cache import CacheWriter, example_key, fill_cache, 
 from speckd.training.trainer import SpecKDTrainer
 
 OnRow = Callable[[str, dict[str, Any]], None]
+Watch = Callable[[Pair, Examples], Sequence[Any]]  # callbacks of transformers' Trainer for one racer
+OnTrained = Callable[[Pair, RunRecord], None]
 
 
 def distill(
@@ -56,6 +59,9 @@ def distill(
     on_event: OnEvent | None = None,
     progress_bar: bool = False,
     load: Callable[..., Pair] = load_pair,
+    watch: Watch | None = None,
+    on_trained: OnTrained | None = None,
+    keep_student: bool = True,
 ) -> list[RunRecord]:
     """Train one student a gate, and write everything a person may want to keep.
 
@@ -68,6 +74,9 @@ def distill(
         on_event: told each event of the run, as ``recording.py`` describes them. What it raises ends the run.
         progress_bar: a bar with the loss and TAR on standard error, on a terminal.
         load: stands in for ``load_pair``, with its arguments, where a fresh pair lies ready.
+        watch: makes callbacks that look on while a racer trains, from its pair and examples.
+        on_trained: told each racer's pair, its student trained, and its record, before the next one starts.
+        keep_student: write the trained students; without them an interrupted race begins anew.
     Returns:
         A RunRecord a gate, in order; fewer where the stop file ended the race.
     Raises:
@@ -80,7 +89,19 @@ def distill(
         _open_folder(output, settings, resume)
     _wait_for_main_process()
     told = Recorder(settings, on_event)
-    race = _Race(settings, on_progress or (lambda _: None), on_row, told, stop_file, progress_bar, resume, load)
+    race = _Race(
+        settings,
+        on_progress or (lambda _: None),
+        on_row,
+        told,
+        stop_file,
+        progress_bar,
+        resume,
+        load,
+        watch,
+        on_trained,
+        keep_student,
+    )
     records: list[RunRecord] = []
     for number, gate in enumerate(settings.gates):
         racer = settings.racer(gate)
@@ -119,6 +140,9 @@ class _Race:
     progress_bar: bool
     resume: bool
     load: Callable[..., Pair]
+    watch: Watch | None
+    on_trained: OnTrained | None
+    keep_student: bool
     before: dict[str, Any] = field(default_factory=dict)  # held-out figures of the one start
 
 
@@ -204,7 +228,10 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     callbacks: list[Any] = [RowCallback(keep)]
     if probe is not None and settings.probe_every:
         callbacks.append(ProbeCallback(probe, settings.probe_every, lambda *one: told.probe(number, *one)))
-    trainer = SpecKDTrainer(pair, args, train, held_out, callbacks=callbacks)
+    if race.watch is not None:
+        callbacks.extend(race.watch(pair, train))
+    reference = _reference(race, settings)
+    trainer = SpecKDTrainer(pair, args, train, held_out, callbacks=callbacks, reference=reference)
     before_file = output / "before.json"
     if held_out is not None:
         if before_file.exists():
@@ -242,11 +269,22 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     if main:
         _write_record(output, record)
         _write_report(output, [record], settings)
-        _write_student(output, pair, record, settings)
+        if race.keep_student:
+            _write_student(output, pair, record, settings)
         if not settings.keep_checkpoints:
             shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    if race.on_trained is not None:
+        race.on_trained(pair, record)
     _wait_for_main_process()
     return record
+
+
+def _reference(race: _Race, settings: DistillSettings) -> Any | None:
+    """The reference model where the gate compares with one."""
+    if not gate_from_text(settings.gates[0]).needs_reference:
+        return None
+    named = settings.reference
+    return race.load(settings.teacher, named, device=settings.device, dtype=settings.dtype, merge=True).student
 
 
 def _probe(pair: Pair, held_out: Examples | None, settings: DistillSettings) -> Probe | None:

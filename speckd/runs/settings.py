@@ -27,6 +27,7 @@ class DistillSettings:
         save_dtype: what the trained student is written as: "float32", "bfloat16", "float16".
         probe_every: measure one held-out response after every so many steps (see ``probe.py``); 0 never.
         answers: longest greedy answer to the probe's prompt, by the teacher and the student before and after; 0 none.
+        reference: the student that AdaSPEC compares with, named as ``student`` is; other gates need none.
         name: of the student, in its model card.
     """
 
@@ -79,6 +80,7 @@ class DistillSettings:
     report_to: tuple[str, ...] = ()
     probe_every: int = 0
     answers: int = 0
+    reference: str = "healed"
     name: str = "student"
 
     def __post_init__(self) -> None:

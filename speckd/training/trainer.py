@@ -223,7 +223,8 @@ class SpecKDTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The gated loss of one batch; what it found beside the loss is added up for the log."""
-        inputs = {**inputs, "coin_seed": self.state.global_step}
+        step = self.state.global_step
+        inputs = {**inputs, "coin_seed": step, "progress": step / max(1, self.state.max_steps)}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             self._facts += outputs["facts"].detach().sum(0).cpu()

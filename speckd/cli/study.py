@@ -1,0 +1,90 @@
+"""``python -m speckd study``."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def register(commands: Any) -> None:
+    command = commands.add_parser(
+        "study",
+        help="many runs in one table",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run every cell of one or more plans (see assets/study) and write one tidy table, runs.csv. A run "
+        "that is done is not done again, so the same command goes on after an interruption.",
+        epilog="example:\n  python -m speckd study assets/study/screen.toml --output runs/study --processes 2",
+    )
+    command.add_argument("plans", nargs="+", metavar="PLAN", help="TOML files; their runs are made in this order")
+    command.add_argument("--output", default="runs/study", metavar="FOLDER", help="the study's folder (runs/study)")
+    command.add_argument("--device", default="cpu", help="cpu (default) or cuda; always float32, so that runs compare")
+    command.add_argument("--processes", type=int, default=1, help="of this machine (1)")
+    command.add_argument("--engine", choices=("here", "dask"), default="here", help="who runs them (here)")
+    command.add_argument("--address", help="of a Dask scheduler; a local cluster is made where none is given")
+    command.add_argument("--minutes", type=float, help="stop after so many; what is finished is kept")
+    command.add_argument("--part", action="append", help="only this part of the plans; may be given several times")
+    command.add_argument(
+        "--table", metavar="FILE", help="also add the rows to this table, such as assets/study/runs.csv"
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what it would cost, and run nothing")
+    command.set_defaults(command=_study)
+
+
+def _study(options: argparse.Namespace) -> int:
+    from speckd.runs.plans import Plan
+    from speckd.runs.study import (
+        Machine,
+        all_cells,
+        estimate,
+        merge_tables,
+        plans_from,
+        read_row,
+        read_table,
+        run_study,
+        write_table,
+    )
+
+    if options.processes < 1:
+        raise ValueError(f"processes is {options.processes}: choose 1 or more.")
+    plans = plans_from(options.plans)
+    if options.part:
+        names = {part for plan in plans for cell in plan.cells for part in cell.parts}
+        if unknown := sorted(set(options.part) - names):
+            raise ValueError(f"{unknown[0]!r} is no part of these plans; known are: {', '.join(sorted(names))}.")
+        plans = [
+            Plan(plan.name, plan.title, [c for c in plan.cells if set(c.parts) & set(options.part)], plan.texts)
+            for plan in plans
+        ]
+    machine = Machine(options.output, options.device)
+    if options.dry_run:
+        cells = all_cells(plans)
+        done = [row for cell in cells if (row := read_row(machine, cell)) is not None]
+        left = [cell for cell in cells if read_row(machine, cell) is None]
+        print(f"{len(done)} of {len(cells)} runs are done. Left: {estimate(left, done, options.processes)}")
+        return 0
+    started, begun = time.monotonic(), [0]
+
+    def tell(done: int, total: int, row: dict[str, Any]) -> None:
+        begun[0] += 1
+        left = (time.monotonic() - started) / begun[0] * (total - done)
+        figures = ", ".join(f"{n} {row[n]:.4g}" for n in ("divergence", "acceptance") if row.get(n) is not None)
+        what = f"{row['student']}, {row['text']}, {row['gate']}, {row['objective']}, seed {row['seed']}"
+        seconds = row["seconds"] + row["figure_seconds"]
+        words = f"{what}; {figures or 'no figures'}; {seconds:.0f} s, about {left / 60:.0f} min left"
+        print(f"{done}/{total} {row['status']}: {words}", file=sys.stderr, flush=True)
+
+    rows = run_study(
+        plans,
+        machine,
+        processes=options.processes,
+        engine=options.engine,
+        address=options.address,
+        minutes=options.minutes,
+        on_row=tell,
+    )
+    if options.table:
+        table = Path(options.table)
+        write_table(table, merge_tables([read_table(table) if table.exists() else [], rows]))
+    print(f"{len(rows)} of {len(all_cells(plans))} runs are in {Path(options.output) / 'runs.csv'}")
+    return 0

@@ -1,0 +1,35 @@
+"""Small tasks with one right answer, of sorts that the packaged teacher mostly gets right; its score is the ceiling.
+
+Sorts that it fails (counting on, sorting, spelling, comparing numbers) are left out: a student that imitates it could
+not learn them. The list is fixed, so that every student answers the same.
+"""
+
+from speckd.runs.figures import Task
+
+_WORDS = ("apple", "river", "stone", "garden", "window", "paper", "candle", "bridge", "silver", "orange")
+_CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Germany": "Berlin", "Spain": "Madrid",
+             "Egypt": "Cairo", "Russia": "Moscow", "China": "Beijing", "Greece": "Athens",
+             "England": "London"}  # fmt: skip
+_OPPOSITES = {"hot": "cold", "big": "small", "up": "down", "fast": "slow", "happy": "sad", "light": "dark",
+              "old": "young", "rich": "poor"}  # fmt: skip
+_LANGUAGES = {"France": "French", "Germany": "German", "Spain": "Spanish", "Italy": "Italian", "Japan": "Japanese",
+              "Brazil": "Portuguese"}  # fmt: skip
+
+
+def _tasks() -> tuple[Task, ...]:
+    found = [Task("copying", f'Say only the word "{word}".', word) for word in _WORDS[:8]]
+    found += [Task("spelling", f'Write the word "{word}" in capital letters.', word.upper()) for word in _WORDS[2:8]]
+    found += [Task("spelling", f"What is the plural of {word}?", f"{word}s") for word in ("river", "stone", "candle")]
+    lists = [_WORDS[start : start + 3] for start in range(0, 8, 2)]
+    found += [
+        Task("order", f"What is the {place} word of this list: {', '.join(words)}?", words[index])
+        for words in lists
+        for place, index in (("first", 0), ("last", -1))
+    ]
+    found += [Task("fact", f"What is the capital of {land}?", city) for land, city in _CAPITALS.items()]
+    found += [Task("fact", f"What is the opposite of {word}?", other) for word, other in _OPPOSITES.items()]
+    found += [Task("fact", f"Which language is spoken in {land}?", name) for land, name in _LANGUAGES.items()]
+    return tuple(found)
+
+
+TASKS = _tasks()
