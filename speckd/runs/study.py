@@ -152,7 +152,7 @@ def prepare(machine: Machine, cells: Sequence[Cell], texts: Texts) -> None:
     for cell in cells:
         settings = cell.settings
         pair = bench.pair
-        asked = [(cell.figures.data, cell.figures.curve)]
+        asked: list[tuple[str, int | None]] = [(cell.figures.data, cell.figures.curve)]
         if settings.get("responses", "file") in ("file", "mixed"):
             asked.append((settings["data"], settings.get("limit")))
         for data, limit in asked:
@@ -238,12 +238,13 @@ def _train_and_measure(machine: Machine, cell: Cell, folder: Path) -> tuple[Row,
         timing["figure_seconds"] = time.monotonic() - started
 
     started = time.monotonic()
-    status, before = "done", {}
+    status = "done"
+    before: Row = {}
     try:
         with _no_words():
             records = distill(settings, on_row=lambda _, one: log.append(one), load=bench.load, watch=watch,
                               on_trained=measure, keep_student=cell.keep)  # fmt: skip
-        before = records[0].before
+        before = dict(records[0].before)
     except NonFiniteLoss as error:
         status, kept["error"] = "not finite", str(error)
     except Exception as error:
