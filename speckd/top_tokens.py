@@ -240,7 +240,7 @@ class _TopSum(torch.autograd.Function):
         ctx.gradients = [torch.zeros_like(x) if want else None for x, want in zip(inputs, wanted, strict=True)]
         for start in range(0, len(hidden), work.size):
             rows = slice(start, min(start + work.size, len(hidden)))
-            leaves = [hidden[rows].detach(), weight.detach(), bias.detach() if bias is not None else None]
+            leaves: list[Any] = [hidden[rows].detach(), weight.detach(), bias.detach() if bias is not None else None]
             for leaf, want in zip(leaves, wanted, strict=True):
                 if want and leaf is not None:
                     leaf.requires_grad_()
