@@ -237,7 +237,8 @@ class _TopSum(torch.autograd.Function):
         facts: dict[str, list[Tensor]] = {"divergence": [], "accepted": [], "weights": []}
         wanted = ctx.needs_input_grad[:3]
         inputs = (hidden, weight, bias)
-        ctx.gradients = [torch.zeros_like(x) if want else None for x, want in zip(inputs, wanted, strict=True)]
+        pairs = zip(inputs, wanted, strict=True)
+        ctx.gradients = [torch.zeros_like(x) if want and x is not None else None for x, want in pairs]
         for start in range(0, len(hidden), work.size):
             rows = slice(start, min(start + work.size, len(hidden)))
             leaves: list[Any] = [hidden[rows].detach(), weight.detach(), bias.detach() if bias is not None else None]
