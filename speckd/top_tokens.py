@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from speckd.divergences import DIVERGENCES, divergence_named
-from speckd.gates import AllOpen, Gate, RandomTokens, TopK, row_uniforms
+from speckd.draws import Stream, row_uniforms
+from speckd.gates import AllOpen, Gate, RandomTokens, TopK
 from speckd.heads import Head
-from speckd.loss import SAMPLING_STREAM, SEED_STRIDE, GatedLoss
+from speckd.loss import GatedLoss, coin_seed
 
 CHUNK_ELEMENTS = 12 * 2**20  # student logits that a chunk holds
 
@@ -150,15 +151,15 @@ def top_tokens_loss(
         )
     sequences = torch.zeros(n_rows, dtype=torch.int64) if sequences is None else sequences.detach().cpu()
     positions = torch.arange(n_rows) if positions is None else positions.detach().cpu()
-    coin_seed = (getattr(gate, "seed", 0) + seed * SEED_STRIDE) % 2**63
+    coins_of = coin_seed(gate, seed)
     measure = _Measured(teacher.to(student_hidden.device), gate, divergence, mixture, temperature, extras)
     measure.size = chunk_rows or max(1, CHUNK_ELEMENTS // vocabulary)
     with torch.no_grad():
-        measure.early_verdicts(sequences, positions, coin_seed)
+        measure.early_verdicts(sequences, positions, coins_of)
         measure.lucky = None
         if rejected == "sample":
-            coins = row_uniforms(coin_seed, sequences, positions, 1, SAMPLING_STREAM)[:, 0, 1]
-            measure.lucky = (coins < getattr(gate, "beta", 0.0)).to(student_hidden.device)
+            coins = row_uniforms(coins_of, sequences, positions, 1, Stream.REJECTED)[:, 0, 1]
+            measure.lucky = (coins < gate.beta).to(student_hidden.device)
     total = _TopSum.apply(student_hidden, student_head.weight, student_head.bias, student_head, measure)
     if n_tokens is None:
         n_tokens = max(n_rows, 1)
@@ -201,12 +202,12 @@ class _Measured:
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}: choose a number above 0.")
 
-    def early_verdicts(self, sequences: Tensor, positions: Tensor, coin_seed: int) -> None:
+    def early_verdicts(self, sequences: Tensor, positions: Tensor, coins_of: int) -> None:
         """The verdicts of gates that look at neither model."""
         if isinstance(self.gate, TopK):
             return
         nothing = torch.zeros(len(self.teacher), 1, device=self.teacher.ids.device)
-        uniforms = row_uniforms(coin_seed, sequences, positions, self.gate.n_draws) if self.gate.n_draws else None
+        uniforms = row_uniforms(coins_of, sequences, positions, self.gate.n_draws) if self.gate.n_draws else None
         names = sequences.to(nothing.device)
         self.early = self.gate.accept(self.gate.score(nothing, nothing, uniforms), names)
 

@@ -25,7 +25,7 @@ from speckd.data import Example, collate, response_rows
 from speckd.files import write_whole
 from speckd.heads import trunk_of
 
-FORMAT = "speckd.teacher_cache"
+FORMAT = "speckd.training.teacher_cache"
 SHARD_ROWS = 16_384  # rows a shard: 19 MB at H = 576, so an interrupted making loses little
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -26,10 +26,10 @@ import torch
 
 import speckd
 from speckd.data import Example, read_examples
-from speckd.elsewhere.teacher_file import LocalTeacher, write_teacher_file
 from speckd.heads import Head
-from speckd.teacher_cache import fill_cache, teacher_rows, tokenizer_sha256
 from speckd.top_tokens import TopTokens, top_tokens_loss
+from speckd.training.teacher_cache import fill_cache, teacher_rows, tokenizer_sha256
+from speckd.training.teacher_file import LocalTeacher, write_teacher_file
 
 ANSWERS = Path(__file__).parents[2] / "assets" / "responses" / "heldout-sampled.jsonl"
 GATE = speckd.TopK(k=5, beta=0.01)

@@ -12,9 +12,9 @@ import torch
 
 import speckd
 from speckd.data import Example
-from speckd.elsewhere.teacher_file import LocalTeacher, TeacherFile, TeacherFileError, write_teacher_file
-from speckd.elsewhere.teacher_server import KEY_VARIABLE, ServerError, TeacherServer
-from speckd.teacher_cache import tokenizer_sha256
+from speckd.training.teacher_cache import tokenizer_sha256
+from speckd.training.teacher_file import LocalTeacher, TeacherFile, TeacherFileError, write_teacher_file
+from speckd.training.teacher_server import KEY_VARIABLE, ServerError, TeacherServer
 
 K = 12
 
@@ -87,7 +87,7 @@ def test_it_is_an_ordinary_safetensors_file(
 def test_an_interrupted_making_goes_on_where_it_stood(
     source: LocalTeacher, examples: list[Example], checksum: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speckd.elsewhere.teacher_file.PART_ROWS", 1)
+    monkeypatch.setattr("speckd.training.teacher_file.PART_ROWS", 1)
     asked: list[int] = []
 
     class Failing:

@@ -21,8 +21,8 @@ import torch
 
 from speckd.data import Example
 from speckd.heads import Head
-from speckd.teacher_cache import example_key, teacher_rows
 from speckd.top_tokens import TopTokens
+from speckd.training.teacher_cache import example_key, teacher_rows
 
 FORMAT = "speckd.teacher_file"
 VERSION = "1"

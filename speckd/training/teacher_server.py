@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from speckd.data import Example
-from speckd.elsewhere.teacher_file import DEFAULT_KEPT
 from speckd.top_tokens import TopTokens
+from speckd.training.teacher_file import DEFAULT_KEPT
 
 KEY_VARIABLE = "SPECKD_TEACHER_KEY"  # the environment variable with the server's key, where it wants one
 LEAST_REST = 1e-9  # what is left for all other tokens where a server's rounded numbers leave nothing
