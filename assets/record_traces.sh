@@ -10,3 +10,6 @@ record healed "Why is the sky blue?" --max-new-tokens 64
 record young "Why is the sky blue?" --max-new-tokens 64 --student young
 record written-by-the-student "Why is the sky blue?" --max-new-tokens 64 --source student
 record surely-wrong "What is 17 + 25?" --max-new-tokens 24
+# The same answer at two other temperatures: greedy text does not depend on it, so only the lists differ.
+record cool "Why is the sky blue?" --max-new-tokens 64 --temperature 0.5
+record hot "Why is the sky blue?" --max-new-tokens 64 --temperature 2

@@ -1,7 +1,8 @@
-"""The lessons: their words stand in the Markdown files beside this one, their numbers come from traces and runs.
+"""The lessons: their words stand in the Markdown files of each language's folder, their numbers come from traces and runs.
 
 A lesson is read once (``lessons()``) and filled (``fill``) with the traces and runs that its steps show: the shipped
-ones, or a visitor's own sentence in place of the main trace. What comes out is plain data for the page.
+ones, or a visitor's own sentence in place of the main trace. What comes out is plain data for the page, numbers as
+numbers with their kind. A step that says something which is not true of the text is left out.
 """
 
 import json
@@ -12,16 +13,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from app.lessons import exercises
-from app.lessons.facts import TraceFacts, run_facts, trace_facts
-from app.lessons.fields import KNOBS, Scene, evaluate
+from app.lessons import exercises, hands, run_fields, trace_fields
+from app.lessons.claims import holds
+from app.lessons.facts import TraceFacts, trace_facts
+from app.lessons.languages import ENGLISH, Language
+from app.lessons.run_facts import run_facts
+from app.lessons.scene import KNOBS, Scene, evaluate
 from app.lessons.text import Tree, read_blocks, read_inline, read_settings, walk
+from app.lessons.values import Unmet
 
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 MAIN_TRACE = "healed"  # the one that a visitor's own sentence takes the place of
-IDS = ("two-minds", "imitate", "propose-verify", "gate", "divergences", "curriculum", "when-not", "speed")
+IDS = (
+    "two-minds", "imitate", "propose-verify", "gate", "weights", "divergences", "curriculum", "when-not", "speed",
+)  # fmt: skip
 DEFAULT_KNOBS = {"gate": "topk", "k": 5, "beta": 0.01, "divergence": "forward_kl"}
 VIEWS = ("strip", "verdict", "lanes", "compare", "race", "probe")
 PARTS = ("lists", "reason", "sum", "facts", "chances")
@@ -66,18 +73,14 @@ class Lesson:
 
 
 @cache
-def lessons() -> tuple[Lesson, ...]:
+def lessons(language: Language = ENGLISH) -> tuple[Lesson, ...]:
     """All lessons in their order.
 
     Raises:
         ValueError: one of them is not written as a lesson is.
     """
-    found = [read_lesson((HERE / f"{name}.md").read_text(encoding="utf-8"), name) for name in IDS if _there(name)]
+    found = [read_lesson((language.folder / f"{name}.md").read_text(encoding="utf-8"), name) for name in IDS]
     return tuple(sorted(found, key=lambda lesson: lesson.order))
-
-
-def _there(name: str) -> bool:
-    return (HERE / f"{name}.md").is_file()
 
 
 def read_lesson(source: str, name: str) -> Lesson:
@@ -114,6 +117,8 @@ def _read_fence(node: dict[str, Any]) -> dict[str, Any]:
         return node
     if node["kind"] == "exercise":
         return {"tag": "fence", "kind": "exercise", "settings": read_settings(node["text"])}
+    if node["kind"] == "hands":  # something to take in hand
+        return {"tag": "hands", "kind": read_settings(node["text"])["kind"]}
     if node["kind"] == "quoted":  # a table of somebody's figures, under one source
         source, _, table = node["text"].partition("\n")
         if not source.startswith("source:"):
@@ -147,16 +152,20 @@ def _read_state(settings: dict[str, str], title: str) -> dict[str, Any]:
 # --- filling ------------------------------------------------------------------------------------------------------
 
 
-def scene_of(step: Step, own: TraceFacts | None = None) -> Scene:
+def scene_of(step: Step, own: TraceFacts | None = None, language: Language = ENGLISH) -> Scene:
     """What a step shows; ``own`` takes the main trace's place."""
     if "trace" in step.state:
         name = step.state["trace"]
-        return Scene(trace=own if own is not None and name == MAIN_TRACE else trace_facts(name), settings=step.state)
-    return Scene(run=run_facts(step.state["run"]), settings=step.state)
+        facts = own if own is not None and name == MAIN_TRACE else trace_facts(name)
+        return Scene(trace=facts, settings=step.state, language=language)
+    return Scene(run=run_facts(step.state["run"]), settings=step.state, language=language)
 
 
-def fill(lesson: Lesson, own: TraceFacts | None = None) -> dict[str, Any]:
+def fill(lesson: Lesson, own: TraceFacts | None = None, language: Language = ENGLISH) -> dict[str, Any]:
     """The lesson with its numbers: plain data for the page. A step whose run is not there says so.
+
+    A step that speaks of a token which this text has not, or says what is not true of it, is left out: it stays in its
+    place with ``"left_out": True``, so that the numbers of the others hold.
 
     Raises:
         ValueError: a field or exercise does not fit its step.
@@ -166,30 +175,45 @@ def fill(lesson: Lesson, own: TraceFacts | None = None) -> dict[str, Any]:
     for step in lesson.steps:
         names = [f"{lesson.id}.{next(numbers)}" for node in walk(step.body) if node.get("kind") == "exercise"]
         try:
-            steps.append(_fill_step(step, scene_of(step, own), names))
+            steps.append(_fill_step(step, scene_of(step, own, language), names))
+        except Unmet as error:
+            log.info("The lesson %s leaves out %s: %s", lesson.id, step.title, error)
+            steps.append({**_bare(step, language, "left-out"), "left_out": True})
         except OSError as error:
             log.warning("A step of the lesson %s can't be shown: %s", lesson.id, error)
-            steps.append({"title": step.title, "state": _state_for_page(step, None), "body": [_missing()]})
+            steps.append(_bare(step, language, "missing-run"))
     return {"id": lesson.id, "title": lesson.title, "minutes": lesson.minutes, "order": lesson.order, "steps": steps}
 
 
 def _fill_step(step: Step, scene: Scene, names: list[str]) -> dict[str, Any]:
+    _check_claims(step.body, scene)
     body = []
     for node in step.body:
         if node.get("kind") == "exercise":
             name = names.pop(0)
             try:
                 node = {**exercises.make(node["settings"], scene), "id": name}
-            except exercises.Unfit:
-                if scene.trace is None or scene.trace is trace_facts(MAIN_TRACE):
-                    raise
-                node = {"tag": "p", "children": ["Your sentence has too little for the question that stands here."]}
+                _check_claims(node, scene.with_(**node["knobs"]))
+            except Unmet as error:
+                log.info("No question %s: %s", name, error)
+                continue
+        elif node.get("tag") == "hands":
+            node = hands.make(node["kind"], scene)
         body.append(_filled(node, scene))
     return {"title": _filled(step.title, scene), "state": _state_for_page(step, scene), "body": body}
 
 
-def _missing() -> dict[str, Any]:
-    return {"tag": "p", "children": ["The recorded run of this step is not here. The other steps do not need it."]}
+def _check_claims(tree: Any, scene: Scene) -> None:
+    for node in walk(tree):
+        if node.get("tag") == "claim" and not holds(node["claim"], scene):
+            raise Unmet(f"{node['claim']!r} is not true")
+
+
+def _bare(step: Step, language: Language, key: str) -> dict[str, Any]:
+    """A step that can't be shown: its title without fields, and a sentence in place of its words."""
+    title = [part for part in step.title if not isinstance(part, dict) or part.get("tag") != "field"]
+    words = {"tag": "p", "children": [language.word(key)]}
+    return {"title": title, "state": _state_for_page(step, None), "body": [words]}
 
 
 def _state_for_page(step: Step, scene: Scene | None) -> dict[str, Any]:
@@ -211,10 +235,14 @@ def _filled(node: Any, scene: Scene) -> Any:
     if not isinstance(node, dict):
         return node
     if node.get("tag") == "field" and "spec" in node:
-        value = evaluate(node["spec"], scene)
-        return {"tag": "token", "text": value.text} if value.is_token else {"tag": "field", "text": value.text}
+        return evaluate(node["spec"], scene).node
+    if node.get("tag") == "claim":
+        return {"tag": "claim", "children": _filled(node["children"], scene)}
     if node.get("tag") == "term":
-        node = {**node, "term": term_for(node["term"])}
+        node = {**node, "term": term_for(node["term"], scene.language)}
+    if node.get("tag") == "exercise" and node.get("knobs"):
+        asked = scene.with_(**node["knobs"])  # the question's own knobs hold for all its words
+        return {key: _filled(value, asked if key != "reveal" else scene) for key, value in node.items()}
     return {key: _filled(value, scene) for key, value in node.items()}
 
 
@@ -232,9 +260,9 @@ class Term:
 
 
 @cache
-def glossary() -> dict[str, Term]:
-    """Every term by its name, in alphabetical order."""
-    source = (HERE / "glossary.md").read_text(encoding="utf-8")
+def glossary(language: Language = ENGLISH) -> dict[str, Term]:
+    """Every term by its English slug, in the alphabetical order of its names."""
+    source = (language.folder / "glossary.md").read_text(encoding="utf-8")
     terms = {}
     parts = re.split(r"^## +(.+)$", source, flags=re.MULTILINE)
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
@@ -242,36 +270,38 @@ def glossary() -> dict[str, Term]:
         match = re.fullmatch(r"-> ([a-z-]+)(?:/(\d+))?", link.strip())
         if not match:
             raise ValueError(f"The term {name!r} ends with a line '-> lesson/step'.")
-        terms[name.strip()] = Term(name.strip(), read_inline(" ".join(text.split())), match[1], int(match[2] or 1))
-    return dict(sorted(terms.items(), key=lambda item: item[0].lower()))
+        english, _, translated = name.partition("|")  # "## proposal", and in another language "## proposal | propuesta"
+        shown = (translated or english).strip()
+        slug = english.strip().lower().replace(" ", "-")
+        terms[slug] = Term(shown, read_inline(" ".join(text.split())), match[1], int(match[2] or 1))
+    return dict(sorted(terms.items(), key=lambda item: item[1].name.lower()))
 
 
-def glossary_for_page() -> dict[str, dict[str, Any]]:
+def glossary_for_page(language: Language = ENGLISH) -> dict[str, dict[str, Any]]:
     """The glossary as data: name -> {says, lesson, step}. Other tabs' pages may use it, too."""
-    return {term.name: {"says": term.says, "lesson": term.lesson, "step": term.step} for term in glossary().values()}
+    terms = glossary(language).values()
+    return {term.name: {"says": term.says, "lesson": term.lesson, "step": term.step} for term in terms}
 
 
-def term_for(slug: str) -> str:
-    """The term that a link such as ``term:total-variation`` means.
+def term_for(slug: str, language: Language = ENGLISH) -> str:
+    """The term that a link such as ``term:total-variation`` means, as the language calls it.
 
     Raises:
         ValueError: the glossary has none of that name.
     """
-    return next((name for name in glossary() if name.lower().replace(" ", "-") == slug), None) or _no_term(slug)
+    if slug not in glossary(language):
+        raise ValueError(f"The glossary has no term {slug!r}.")
+    return glossary(language)[slug].name
 
 
-def _no_term(slug: str) -> str:
-    raise ValueError(f"The glossary has no term {slug!r}.")
-
-
-def overview() -> list[dict[str, Any]]:
+def overview(language: Language = ENGLISH) -> list[dict[str, Any]]:
     """The list of lessons: titles, minutes, steps."""
     return [
         {
             "id": lesson.id, "title": lesson.title, "minutes": lesson.minutes, "exercises": lesson.n_exercises,
             "steps": len(lesson.steps),
         }
-        for lesson in lessons()
+        for lesson in lessons(language)
     ]  # fmt: skip
 
 

@@ -6,12 +6,14 @@ A node is a text or a dictionary with a "tag". Besides ordinary Markdown there a
     $formula$               and a fenced block ``math``: typeset (app/lessons/formula.py)
     [words](term:name)      a term of the glossary;  [words](point:name)  the control that is meant;
     [words](lesson:id)      another lesson, also lesson:id/step
+    [words](<is:condition>) a claim: what the words say, as a condition that is computed (app/lessons/claims.py)
     fenced blocks ``state``, ``exercise`` and ``quoted`` (a table whose figures share one source)
 """
 
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
@@ -46,7 +48,7 @@ def _reader() -> MarkdownIt:
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["html_block", "html_inline"])
     for opening, closing, kind in (("{{", "}}", "field"), ("[[", "]]", "cite"), ("$", "$", "math")):
         reader.inline.ruler.before("escape", kind, _between(opening, closing, kind))
-    reader.validateLink = lambda url: url.split(":")[0] in ("term", "point", "lesson")  # type: ignore[method-assign]
+    reader.validateLink = lambda url: url.split(":")[0] in ("term", "point", "lesson", "is")  # type: ignore[method-assign]
     return reader
 
 
@@ -120,10 +122,12 @@ def _one(node: SyntaxTreeNode) -> Any:
         return {"tag": _PLAIN[node.type], "children": _inline(node)}
     if node.type == "link":
         kind, _, target = str(node.attrs["href"]).partition(":")
+        if kind == "is":
+            return {"tag": "claim", "claim": unquote(target), "children": _inline(node)}
         if kind == "lesson":
             lesson, _, step = target.partition("/")
             return {"tag": "link", "lesson": lesson, "step": int(step or 1), "children": _inline(node)}
-        return {"tag": kind, kind: target.replace("%20", " "), "children": _inline(node)}
+        return {"tag": kind, kind: unquote(target), "children": _inline(node)}
     raise ValueError(f"A line of a lesson has no {node.type}.")
 
 
