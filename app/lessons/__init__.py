@@ -1,4 +1,4 @@
-"""The lessons: their words stand in the Markdown files of each language's folder, their numbers come from traces and runs.
+"""The lessons: their words stand in the Markdown files of each language, their numbers come from traces and runs.
 
 A lesson is read once (``lessons()``) and filled (``fill``) with the traces and runs that its steps show: the shipped
 ones, or a visitor's own sentence in place of the main trace. What comes out is plain data for the page, numbers as
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from app.lessons import exercises, hands, run_fields, trace_fields
+from app.lessons import exercises, hands, run_fields, speed_fields, trace_fields
 from app.lessons.claims import holds
 from app.lessons.facts import TraceFacts, trace_facts
 from app.lessons.languages import ENGLISH, Language
@@ -23,6 +23,7 @@ from app.lessons.text import Tree, read_blocks, read_inline, read_settings, walk
 from app.lessons.values import Unmet
 
 log = logging.getLogger(__name__)
+FIELDS_OF = (trace_fields, speed_fields, run_fields)  # importing them is what makes their fields known
 
 HERE = Path(__file__).parent
 MAIN_TRACE = "healed"  # the one that a visitor's own sentence takes the place of

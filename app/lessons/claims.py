@@ -1,9 +1,9 @@
 """What a lesson says of a token or of two numbers, as conditions that are computed.
 
 The words of a claim carry it: ``[heavy](<is:heavy at=sure_miss>)`` or
-``[the larger](<is:divergence divergence=forward_kl above divergence divergence=reverse_kl>)``. Several stand side by side with a
-semicolon. A step of which one claim is false for a text is left out for that text; so no lesson says what its picture
-denies (tests/app/test_claims.py holds each against plain loops over every shipped trace).
+``[the larger](<is:divergence divergence=forward_kl above divergence divergence=reverse_kl>)``. Several stand side by
+side with a semicolon. A step of which one claim is false for a text is left out for it; so no lesson says what its
+picture denies (tests/app/test_claims.py holds each against plain loops over every shipped trace).
 """
 
 import re

@@ -3,12 +3,13 @@
 An exercise is written as settings in a fenced block; its answer key is never written, always computed here. The page
 gets
     {"tag": "exercise", "kind", "form", "ask", "options" | "items", "right" | "answer", "why", "reason", "reveal"}
-in one of two forms: ``choice`` (options, of which ``right`` are true) and ``order`` (a list to sort). ``why`` is the reason
-in a sentence, ``reason`` the numbers behind it, ``reveal`` what the picture turns to, so that it shows the answer.
+in one of two forms: ``choice`` (options, of which ``right`` are true) and ``order`` (a list to sort). ``why`` is the
+reason in a sentence, ``reason`` the numbers behind it, ``reveal`` what the picture turns to, so that one sees it.
 
 A question is asked only where its answer is clear: where the two best options are written alike, there is none.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ def make(settings: Mapping[str, str], scene: Scene) -> Exercise:
         elif name not in exercise:
             raise ValueError(f"The exercise {kind!r} lacks {name!r}.")
     exercise["reveal"] = {**exercise.get("reveal", {}), **_reveal(settings, scene)}
+    if exercise["reveal"].get("knobs", {}).get("gate") in ("topk", "speck"):
+        exercise["reveal"]["plain"] = False  # a picture that showed no verdicts shows them now
     if not exercise["reveal"]:
         raise ValueError(f"The exercise {kind!r} reveals nothing in the picture.")
     return {"tag": "exercise", "kind": kind, "knobs": knobs, **exercise}
@@ -81,7 +84,7 @@ def predict_accept(settings: Mapping[str, str], s: Scene) -> Exercise:
 
 @a_kind("most-loss")
 def most_loss(settings: Mapping[str, str], s: Scene) -> Exercise:
-    """Which of these tokens carries the most loss? Settings: tokens (roles; one of a text's tokens may have several)."""
+    """Which of these tokens carries the most loss? Settings: tokens (roles, of three tokens at least)."""
     roles = {s.place(role): role for role in settings["tokens"].split()}
     if len(roles) < 3:
         raise Unmet("too few tokens to choose from")
@@ -197,7 +200,7 @@ def order(settings: Mapping[str, str], s: Scene) -> Exercise:
     names, by = settings["selectors"].split(), settings.get("by", "jaccard")
     values = [evaluate(f"{by} selector={name}", s) for name in names]
     answer = sorted(range(len(names)), key=lambda i: (-(values[i].number or 0.0), i))
-    if any(not apart(values[a], values[b]) for a, b in zip(answer, answer[1:], strict=False)):
+    if any(not apart(values[a], values[b]) for a, b in itertools.pairwise(answer)):
         raise Unmet("two of the list are written alike")
     if answer == list(range(len(names))):  # the list must not begin in its right order
         names, values = names[1:] + names[:1], values[1:] + values[:1]

@@ -105,7 +105,9 @@ class TraceFacts:
         """
         rule = ROLES[role]
         if role not in self._places:
-            keys = [(rule(row), row.t) for row in self.rows if all(map(readable, (row.token, row.proposal, row.favourite)))]
+            keys = [
+                (rule(row), row.t) for row in self.rows if all(map(readable, (row.token, row.proposal, row.favourite)))
+            ]
             fit = [(key, t) for key, t in keys if key is not None]
             self._places[role] = min(fit)[1] if fit else -1
         if self._places[role] < 0:

@@ -1,4 +1,4 @@
-"""What a reader can take in hand: the data behind the bars and sliders of app/panels (two lists, one gradient, a formula).
+"""What a reader can take in hand: the data behind bars and sliders (two lists, one gradient, a formula).
 
 The page gets {"tag": "hands", "kind", ...} with plain numbers, all of them of the trace on screen.
 """
@@ -29,12 +29,12 @@ def make(kind: str, scene: Scene) -> dict[str, Any]:
     if kind == "gradient":
         return {"tag": "hands", "kind": kind, "tokens": [*texts, None], "p": [*p, rest_p], "q": [*q, rest_q],
                 "weight": float(scene.text.trace.weights(scene.text.gate(scene.knobs))[t])}  # fmt: skip
-    # All other tokens as three bars: what both give them, and what one of the two gives beyond that. So the area that the
-    # bars share is exactly the overlap of the whole lists.
+    # All other tokens as three bars: what both give them, and what one of the two gives beyond that. So the area that
+    # the bars share is exactly the overlap of the whole lists.
     shared = 1 - scene.text.divergence("tvd")[t] - sum(map(min, p, q))
     shared = min(max(shared, 0.0), rest_p, rest_q)
-    return {"tag": "hands", "kind": kind, "tokens": texts,
-            "rest": {"shared": shared, "teacher": rest_p - shared, "student": rest_q - shared}, "p": p, "q": q}  # fmt: skip
+    rest = {"shared": shared, "teacher": rest_p - shared, "student": rest_q - shared}
+    return {"tag": "hands", "kind": kind, "tokens": texts, "rest": rest, "p": p, "q": q}
 
 
 def _likeliest(scene: Scene, t: int) -> tuple[list[str], list[float], list[float]]:

@@ -1,7 +1,7 @@
 """The languages that lessons are told in: one folder each beside this file, found by its words.json.
 
-To add one: copy the folder ``en``, translate the words of its Markdown files and the right-hand sides of words.json. States,
-fields, claims and settings stay as they are (tests/app/test_languages.py compares them); no code is touched.
+To add one: copy the folder ``en``, translate the words of its Markdown files and the right-hand sides of words.json.
+States, fields, claims and settings stay as they are (tests/app/test_languages.py compares them); no code is touched.
 """
 
 import json

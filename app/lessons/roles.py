@@ -78,7 +78,7 @@ def looks(text: str) -> str:
 
 def readable(text: str) -> bool:
     """Whether a token can be quoted: it shows something, and is not a part of a character or a control token."""
-    return bool(text.strip()) and "\ufffd" not in text and not (text.startswith("<|") or text.startswith("#"))
+    return bool(text.strip()) and "\ufffd" not in text and not text.startswith(("<|", "#"))
 
 
 Role = Callable[[Row], Any]
@@ -123,7 +123,7 @@ def sure_together(r: Row) -> Any:
 
 @role
 def sure_miss(r: Row) -> Any:
-    """The teacher is very sure, the student knows nothing of it: rejected, heavy, and the student's list is the flatter.
+    """The teacher is sure, the student knows nothing of it: rejected, heavy, and the student's list is the flatter.
 
     The text says what the teacher means, so the words around it make sense to a reader."""
     knows = r.sure and r.heavy and r.own_rank == 1 and r.differs
@@ -157,7 +157,7 @@ def far_miss(r: Row) -> Any:
 
 @role
 def own_word(r: Row) -> Any:
-    """The student proposes just what the text says, the teacher is surest of another word and ranks it below the usual k."""
+    """The student proposes what the text says; the teacher is surest of another word and ranks it below the usual k."""
     same = r.own_rank == r.rank and looks(r.proposal) == looks(r.token)
     return -r.favourite_p if r.rank > USUAL_K and same and r.differs else None
 

@@ -56,10 +56,6 @@ class RunFacts:
             return points[-1][1]
         return [value for at, value in points if at <= int(step)][-1]
 
-    def cross(self, quantity: str, value: float, racer: int, of: str, k: int = USUAL_K) -> int | None:
-        """The first step at which a quantity reaches a value; None where it never does."""
-        return next((at for at, one in self.series(quantity, racer, of, k) if one >= value), None)
-
 
 def _real(value: Any) -> float:
     return math.inf if value == "inf" else float(value)

@@ -6,6 +6,7 @@ from app.lessons.run_facts import RunFacts, run_facts, seed_facts
 from app.lessons.scene import Scene, a_field
 from app.lessons.values import Value, count, nats, number, ratio, share, word
 
+
 def _quantity(quantity: str, value: float) -> Value:
     if quantity == "grad_norm":
         return ratio(value)
@@ -18,7 +19,7 @@ def _is_share(quantity: str) -> bool:
 
 def _moved(quantity: str, value: float, signed: bool = True) -> Value:
     """A difference: shares in percentage points."""
-    return number(value, "points", signed=signed) if _is_share(quantity) else nats(value, signed=signed)
+    return number(value, "points", signed=signed, unit=True) if _is_share(quantity) else nats(value, signed=signed)
 
 
 def _race(s: Scene, recorded: str | None) -> RunFacts:

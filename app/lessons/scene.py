@@ -1,7 +1,7 @@
 """What a step shows, and the numbers and tokens that its words ask for.
 
-``{{tar k=5}}`` calls the field ``tar(scene, k=5)`` (app/lessons/trace_fields.py, app/lessons/run_fields.py). What a field
-does not say it takes from the step's own state: the gate, k, beta, the divergence, and the pinned token.
+``{{tar k=5}}`` calls the field ``tar(scene, k=5)`` (app/lessons/trace_fields.py, app/lessons/run_fields.py). What a
+field does not say it takes from the step's own state: the gate, k, beta, the divergence, and the pinned token.
 """
 
 from collections.abc import Callable

@@ -51,19 +51,20 @@ def prompt(s: Scene) -> Value:
     return token_(s.text.trace.prompt)
 
 
-def _facts(s: Scene, text: str | None) -> TraceFacts:
+def facts_of(s: Scene, text: str | None) -> TraceFacts:
+    """The step's trace, or another shipped one."""
     return trace_facts(text) if text else s.text
 
 
 @a_field
 def tar(s: Scene, text: str | None = None) -> Value:
     """The share of the step's text that the gate accepts, or of another shipped one."""
-    return share(_facts(s, text).tar(s.knobs))
+    return share(facts_of(s, text).tar(s.knobs))
 
 
 @a_field
 def temperature(s: Scene, text: str | None = None) -> Value:
-    return ratio(float(_facts(s, text).trace.config["temperature"]))
+    return ratio(float(facts_of(s, text).trace.config["temperature"]))
 
 
 @a_field
@@ -114,7 +115,7 @@ def half_in(s: Scene) -> Value:
 
 @a_field
 def blend(s: Scene) -> Value:
-    """The gated loss at another beta, from its ends: (1 - beta) times that of a hard mask plus beta times the plain one."""
+    """The gated loss at another beta, from its ends: 1 - beta of the hard mask's plus beta of the plain one."""
     beta = s.knobs["beta"]
     hard, open_ = s.text.loss({**s.knobs, "beta": 0.0}), s.text.plain_loss(s.knobs["divergence"])
     return _in_unit((1 - beta) * hard + beta * open_, s)
@@ -129,7 +130,9 @@ def multiple(s: Scene, of: float) -> Value:
 @a_field
 def tar_gain(s: Scene, since: int, until: int) -> Value:
     """How much TAR grows between two k."""
-    return number(s.text.tar({**s.knobs, "k": until}) - s.text.tar({**s.knobs, "k": since}), "points", signed=True)
+    return number(
+        s.text.tar({**s.knobs, "k": until}) - s.text.tar({**s.knobs, "k": since}), "points", signed=True, unit=True
+    )
 
 
 @a_field
@@ -355,45 +358,3 @@ def kept_share(s: Scene, selector: str) -> Value:
 @a_field
 def selector(s: Scene, name: str) -> Value:
     return word(s.name(f"selector.{name}"))
-
-
-# --- from the gate to speed ---------------------------------------------------------------------------------------
-
-
-def block_efficiency(a: float, draft: int) -> float:
-    """Tokens a round when each drafted token is accepted with chance a: (1 - a^(g+1)) / (1 - a) (arXiv 2211.17192)."""
-    return draft + 1.0 if a >= 1 else (1 - a ** (draft + 1)) / (1 - a)
-
-
-def _acceptance(s: Scene, a: Any, text: str | None = None) -> float:
-    """The chance that a drafted token is accepted: given, or the mean of 1 - TVD over a text."""
-    if isinstance(a, int | float):
-        return float(a)
-    values = [1 - value for value in _facts(s, text).divergence("tvd")]
-    return sum(values) / len(values)
-
-
-@a_field
-def acceptance(s: Scene, text: str | None = None) -> Value:
-    """The mean chance of one draw over the step's text, or over another shipped one."""
-    return share(_acceptance(s, None, text))
-
-
-@a_field
-def block(s: Scene, a: Any = None, draft: Any = None, text: str | None = None) -> Value:
-    return ratio(block_efficiency(_acceptance(s, a, text), int(draft or s.settings["draft"])))
-
-
-@a_field
-def speedup(s: Scene, a: Any = None, draft: Any = None, text: str | None = None) -> Value:
-    """Block efficiency over the round's cost, c g + 1 (arXiv 2310.08461)."""
-    g = int(draft or s.settings["draft"])
-    faster = block_efficiency(_acceptance(s, a, text), g) / (float(s.settings["cost"]) * g + 1)
-    return number(faster, "times")
-
-
-@a_field
-def block_gain(s: Scene, since: float, until: float, draft: Any = None) -> Value:
-    """How many more tokens a round when the chance rises."""
-    g = int(draft or s.settings["draft"])
-    return ratio(block_efficiency(until, g) - block_efficiency(since, g))

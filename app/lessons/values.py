@@ -1,7 +1,7 @@
 """What a field is worth: a number with its kind, a token, or a word. Nothing is formatted here.
 
-The page writes every number, in the reader's language and by the same rule as in its pictures (speckd/html). So a lesson
-carries ``{"tag": "number", "number": 0.336, "kind": "share"}`` and never "34%".
+The page writes every number, by the same rule as in its pictures (speckd/html/format.js). So a lesson carries
+``{"tag": "number", "number": 0.336, "kind": "share"}`` and never "34%".
 """
 
 import math

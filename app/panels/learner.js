@@ -193,7 +193,7 @@ SpecKD.createLearner = function (
   const runBox = el("div", { class: "sk-learn-run", hidden: true });
   stage.append(traceBox, runBox);
   let views = [];
-  let figure = null;
+  let shownMaterial = null;
 
   function makeTraceParts() {
     if (parts.controls) return;
@@ -269,6 +269,7 @@ SpecKD.createLearner = function (
   }
 
   function showTrace(material, state) {
+    shownMaterial = material;
     makeTraceParts();
     runBox.hidden = true;
     traceBox.hidden = false;
@@ -287,7 +288,6 @@ SpecKD.createLearner = function (
       parts.verdict.show(material.trace, state.pin, picture.state.gated, picture.state.knobs);
     }
     if (views.includes("lanes")) {
-      figure = material.figure;
       parts.lanes.element.querySelector(".sk-plot").style.height =
         (state.lanes.length ? 66 + 38 * state.lanes.length : 290) + "px";
       parts.lanes.setFigure(chosenLanes(material, state.lanes));
@@ -616,8 +616,14 @@ SpecKD.createLearner = function (
         return el("code", {}, ...children());
       case "field":
         return el("span", { class: "sk-learn-number", text: node.text });
-      case "token":
-        return el("bdi", { class: "sk-quote", text: SpecKD.shown(node.text) });
+      case "number":
+        return el("span", { class: "sk-learn-number", text: SpecKD.formatNode(node) });
+      case "claim":
+        return el("span", { class: "sk-learn-claim" }, ...children());
+      case "token": { // its place in the text tells it from the same word elsewhere
+        const quote = el("bdi", { class: "sk-quote", text: SpecKD.shown(node.text) });
+        return node.place ? el("span", { class: "sk-learn-named" }, quote, el("sub", { text: node.place })) : quote;
+      }
       case "math":
         return math(node.math);
       case "formula":
@@ -671,7 +677,7 @@ SpecKD.createLearner = function (
       if (MATH_ATTRIBUTES.has(name)) node.setAttribute(name, value);
     }
     for (const child of children) {
-      node.append(typeof child === "string" ? child : Array.isArray(child) ? math(child) : child.text);
+      node.append(typeof child === "string" ? child : Array.isArray(child) ? math(child) : build(child).textContent);
     }
     return node;
   }
@@ -780,8 +786,9 @@ SpecKD.createLearner = function (
       box.dataset.answered = right ? "right" : "wrong";
       result.replaceChildren(
         el("b", { text: right ? "✓ Right. " : `✕ ${given} ` }),
+        ...task.why.map(build),
+        " ",
         ...reason.map(build),
-        ...(right && task.after ? [" ", ...task.after.map(build)] : []),
       );
       if (!own && !(task.id in kept.first)) {
         kept.first[task.id] = right;
@@ -810,33 +817,6 @@ SpecKD.createLearner = function (
         return tell(task.right.includes(Number(chosen.value)), task.reason, "Not so.");
       });
       box.append(options, el("div", { class: "sk-learn-verify" }, check, result));
-    } else if (task.form === "threshold") {
-      const slider = el("input", {
-        type: "range",
-        class: "sk-slider",
-        min: 1,
-        max: task.last,
-        step: 1,
-        value: task.first,
-        "aria-label": "Your guess of k",
-      });
-      const shown = el("output", { class: "sk-k-value", text: String(task.first) });
-      const move = () => {
-        shown.textContent = slider.value;
-        slider.style.setProperty("--at", `${((slider.value - 1) / (task.last - 1)) * 100}%`);
-      };
-      slider.addEventListener("input", move);
-      move();
-      check.addEventListener("click", () => {
-        const guess = Number(slider.value);
-        const reason = [task.reasons[guess - 1]];
-        task.reveal = { ...task.reveal, knobs: { gate: task.gate, k: guess } };
-        tell(guess === task.answer, reason, "Not there.");
-      });
-      box.append(
-        el("label", { class: "sk-k sk-learn-guess" }, el("span", { class: "sk-symbol", text: "k" }), slider, shown),
-        el("div", { class: "sk-learn-verify" }, check, result),
-      );
     } else {
       const order = task.items.map((_, i) => i);
       const rows = el("ol", { class: "sk-learn-order" });
@@ -879,22 +859,14 @@ SpecKD.createLearner = function (
     }
     return box;
   }
+  /* What Check reveals is shown in the picture too: the step's state with what the answer changes. */
   function reveal(change) {
     const state = stateNow();
-    if (state.trace) {
-      if (change.view) showViews({ ...state, view: change.view });
-      if (change.knobs) picture.setKnobs(change.knobs);
-      if (change.pin !== undefined) picture.pin(change.pin);
-      if (change.view) {
-        showTrace({ ...{ trace: picture.state.trace, figure }, own: own && state.trace === "healed" }, {
-          ...state,
-          view: change.view,
-          knobs: { ...picture.state.knobs },
-          pin: picture.state.pinned,
-        });
-      }
-      toldMoved();
-    } else if (state.run && change.step !== undefined && parts.race) toMoment(change.step);
+    if (state.trace && shownMaterial) {
+      const knobs = { ...picture.state.knobs, ...change.knobs };
+      showTrace(shownMaterial, { ...state, ...change, knobs, pin: change.pin ?? picture.state.pinned });
+    } else if (state.run && shownRun) showRun(shownRun, { ...state, ...change, step: change.step ?? moment });
+    toldMoved();
   }
 
   /* --- writing a step -------------------------------------------------------------------------------------------------------------- */
@@ -954,7 +926,7 @@ SpecKD.createLearner = function (
       const title = one.title.map((part) => (typeof part === "string" ? part : part.text || "")).join("");
       return el(
         "li",
-        {},
+        { hidden: Boolean(one.left_out) },
         el("button", {
           type: "button",
           class: "sk-learn-dot",
@@ -980,7 +952,8 @@ SpecKD.createLearner = function (
   function forward(way) {
     if (!here) return undefined;
     const { lesson, index } = here;
-    const at = index + way;
+    let at = index + way;
+    while (lesson.steps[at]?.left_out) at += way; // it speaks of a token that one's own sentence has not
     if (at >= 0 && at < lesson.steps.length) return open(lesson.id, at + 1);
     const other = lessons[lessons.findIndex((one) => one.id === lesson.id) + way];
     if (other) return open(other.id, way > 0 ? 1 : other.steps);

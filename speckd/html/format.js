@@ -50,6 +50,9 @@ const KINDS = {
   ratio: { write: SpecKD.number, unit: "" },
   count: { write: whole, unit: "" },
   seconds: { write: seconds, unit: "" },
+  ordinal: { write: (x) => SpecKD.ordinal(x), unit: "" },
+  times: { write: (x) => three(x) + "×", unit: "" },
+  points: { write: (x) => SpecKD.number(100 * x, 2), unit: "points" },
 };
 
 /* A number with its kind as text; `signed` for a change ("+0.12", "−5.0%", "0"), `unit` to name what it counts. */

@@ -6,8 +6,19 @@
 /* --- numbers and words -------------------------------------------------------------------------------------- */
 
 /** How a number is written (format.js): a share or a probability as a percentage, a divergence or an entropy in nats
- * and a score with three digits, a ratio (a weight, a rate) with up to three, a count whole, seconds with their unit. */
-type NumberKind = "share" | "probability" | "nats" | "score" | "ratio" | "count" | "seconds";
+ * and a score with three digits, a ratio (a weight, a rate) with up to three, a count whole, seconds with their unit, an
+ * ordinal as a place ("3rd"), a factor with its sign ("2.05×"), the difference of two shares in percentage points. */
+type NumberKind =
+  | "share"
+  | "probability"
+  | "nats"
+  | "score"
+  | "ratio"
+  | "count"
+  | "seconds"
+  | "ordinal"
+  | "times"
+  | "points";
 /** A number as JSON carries it: there is no infinity in JSON, and null stands for what is no number. */
 type Real = number | "inf" | "-inf" | null;
 
