@@ -391,6 +391,8 @@ def test_on_a_phone_the_picture_follows_the_words(learn: Callable[..., Any]) -> 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_serious(learn: Callable[..., Any], dark: bool, width: int) -> None:
     page = learn("two-minds", 3, dark=dark, width=width, reduced_motion="reduce").page
+    page.locator(".sk-learn-options input").first.check()
+    page.locator(".sk-learn-check").click()
     page.wait_for_selector(".sk-learn-lanes .sk-plot[data-drawn]")
     assert findings(page) == []
     for lesson, step in (("gate", 4), ("divergences", 4), ("curriculum", 2), ("when-not", 1)):
