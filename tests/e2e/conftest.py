@@ -16,6 +16,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.app import synthetic
+from tests.e2e.pages import Pages
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,17 +126,42 @@ class Visit:
         return [url for url in self.requests if urlsplit(url).netloc != host and urlsplit(url).scheme not in schemes]
 
 
-@pytest.fixture
-def visit(browser: Any, address: str) -> Iterator[Callable[..., Visit]]:
-    """visit(): a fresh page on the server without models; visit(address=..., width=..., dark=True) as you like."""
-    contexts, visits = [], []
+@pytest.fixture(scope="session")
+def pages(browser: Any) -> Pages:
+    return Pages(browser)
 
-    def make(address: str = address, width: int = 1280, height: int = 800, dark: bool = False, **more: Any) -> Visit:
-        scheme = "dark" if dark else "light"
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
-        context.set_default_timeout(30_000)
-        contexts.append(context)
-        one = Visit(context.new_page(), address)
+
+@pytest.fixture
+def visit(browser: Any, pages: Pages, address: str) -> Iterator[Callable[..., Visit]]:
+    """visit(): a page on the server without models; visit(address=..., width=..., dark=True) as you like.
+
+    The page is one that other visitors used, made as good as new (pages.py). With fresh=True, or with what only a new
+    browser context can have (has_touch=True), it is a new one.
+    """
+    contexts, lent, visits = [], [], []
+
+    def make(
+        address: str = address,
+        width: int = 1280,
+        height: int = 800,
+        dark: bool = False,
+        reduced_motion: str | None = None,
+        fresh: bool = False,
+        **more: Any,
+    ) -> Visit:
+        if fresh or more:
+            scheme, size = "dark" if dark else "light", {"width": width, "height": height}
+            context = browser.new_context(
+                viewport=size, color_scheme=scheme, reduced_motion=reduced_motion or "no-preference", **more
+            )
+            context.set_default_timeout(30_000)
+            contexts.append(context)
+            page = context.new_page()
+        else:
+            lent.append(pages.lend())
+            lent[-1].dress(width, height, dark, reduced_motion)
+            page = lent[-1].page
+        one = Visit(page, address)
         one.page.on("request", lambda request: one.requests.append(request.url))
         one.page.on("pageerror", lambda error: one.errors.append(str(error)))
         one.page.on("console", lambda m: one.errors.append(m.text) if m.type == "error" else None)
@@ -145,6 +171,8 @@ def visit(browser: Any, address: str) -> Iterator[Callable[..., Visit]]:
     yield make
     for context in contexts:
         context.close()
+    for page in lent:
+        pages.take_back(page)
     for one in visits:
         assert one.errors == [], "the page wrote errors to the console"
         assert one.foreign_requests() == [], "the page asked another host"

@@ -9,6 +9,17 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
+# Widths and colour schemes. axe takes seconds a look: each width and each scheme once, all four before a release.
+LOOKS = pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(1280, False, id="1280-light"),
+        pytest.param(390, True, id="390-dark"),
+        pytest.param(1280, True, id="1280-dark", marks=pytest.mark.long),
+        pytest.param(390, False, id="390-light", marks=pytest.mark.long),
+    ],
+)
+
 
 def axe_script() -> str:
     package = find_spec("axe_playwright_python")  # carries axe-core's own script
@@ -27,8 +38,7 @@ def findings(page: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@LOOKS
 def test_axe_finds_nothing_serious(visit: Callable[..., Any], dark: bool, width: int) -> None:
     one = visit(dark=dark, width=width).open()
     assert findings(one.page) == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.app import synthetic
-from tests.e2e.test_access import findings
+from tests.e2e.test_access import LOOKS, findings
 
 pytestmark = pytest.mark.browser
 
@@ -75,7 +75,7 @@ class Distill:
 @pytest.fixture
 def distill(visit: Callable[..., Any], address_of_runs: str) -> Iterator[Callable[..., Distill]]:
     def make(fragment: str = "#tab=distill", before: str = "", **more: Any) -> Distill:
-        return Distill(visit(address=address_of_runs, **more), fragment, before)
+        return Distill(visit(address=address_of_runs, fresh=bool(before), **more), fragment, before)
 
     yield make
 
@@ -488,8 +488,7 @@ def test_hostile_tokens_are_read_and_never_run(still: Distill) -> None:
     assert "<script>" in "".join(still.locate(".sk-probe-strip .sk-token").all_text_contents())
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@LOOKS
 def test_axe_finds_nothing_serious(distill: Callable[..., Distill], dark: bool, width: int) -> None:
     one = distill(dark=dark, width=width, reduced_motion="reduce").settle()
     assert findings(one.page) == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app import lessons
-from tests.e2e.test_access import findings
+from tests.e2e.test_access import LOOKS, findings
 
 pytestmark = pytest.mark.browser
 STEPS = [(lesson.id, step + 1) for lesson in lessons.lessons() for step in range(len(lesson.steps))]
@@ -361,7 +361,7 @@ def test_lessons_end_and_begin_in_one_another(learn: Callable[..., Any]) -> None
 def test_where_nothing_can_be_kept_lessons_work_all_the_same(
     visit: Callable[..., Any], address_of_lessons: str
 ) -> None:
-    one = visit(address=address_of_lessons)
+    one = visit(address=address_of_lessons, fresh=True)
     one.page.add_init_script(
         "Object.defineProperty(window, 'localStorage', { get() { throw new Error('not allowed'); } });"
     )
@@ -387,8 +387,7 @@ def test_on_a_phone_the_picture_follows_the_words(learn: Callable[..., Any]) -> 
     assert page.locator(".sk-learn-heading").bounding_box()["y"] < 400
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@LOOKS
 def test_axe_finds_nothing_serious(learn: Callable[..., Any], dark: bool, width: int) -> None:
     page = learn("two-minds", 3, dark=dark, width=width, reduced_motion="reduce").page
     page.locator(".sk-learn-options input").first.check()

@@ -83,7 +83,7 @@ def test_recorded_answer_is_alive_within_seconds_of_opening(visit: Callable[...,
     visit().open()  # a warm server, as the promise says
     strips, heatmaps = [], []
     for _ in range(5):
-        one = visit()
+        one = visit(fresh=True)
         one.page.add_init_script(WATCH)
         one.page.goto(one.address)
         one.page.wait_for_function("window.seen.strip && window.seen.heatmap")
