@@ -32,7 +32,7 @@ PANEL: dict[str, Gate] = {
     "first": Matched(by="first"),
     "random": Matched(by="random"),
 }
-_CHUNK = {"cpu": 256, "cuda": 2048}  # rows of the vocabulary at a time
+_CHUNK = {"cpu": 256, "cuda": 768}  # rows of the vocabulary at a time
 
 
 class Panel:

@@ -23,15 +23,16 @@
     factors = { gate = ["none", "topk:k=5"], student = ["raw", "young"] }
 
 Each part is the grid of its factors times its seeds; arms of one seed are paired: same start, same batches, same coins.
-A run that two parts ask for is one run. Seeds are the outer loop, so that an interrupted study is balanced.
+A run that two parts ask for is one run. All parts' first seeds come first, then all second ones, so that an interrupted
+study is balanced.
 """
 
 import hashlib
 import itertools
 import json
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,46 +127,55 @@ def _plan(name: str, data: dict[str, Any]) -> Plan:
     if not data.get("part"):
         raise ValueError("it has no [[part]]: name at least one, with seeds and factors.")
     cells: dict[str, Cell] = {}
-    for part in data["part"]:
-        _known(part, ("name", "question", "seeds", "settings", "factors", "figures", "keep"), "of a [[part]]")
-        if not isinstance(part.get("name"), str):
-            raise ValueError("a [[part]] has no name.")
-        figures = FigureSettings(**(data.get("figures", {}) | part.get("figures", {})))
-        shared = data.get("settings", {}) | part.get("settings", {})
-        for cell in _cells(name, part, shared, texts, figures):
-            known = cells.get(cell.name)
-            if known is None:
-                cells[cell.name] = cell
-            elif part["name"] not in known.parts:
-                both = (*known.parts, part["name"])
-                cells[cell.name] = Cell(**(vars(known) | {"parts": both, "keep": known.keep or cell.keep}))
+    for cell in _in_rounds([_cells(name, part, data, texts) for part in data["part"]]):
+        known = cells.setdefault(cell.name, cell)
+        if cell.parts[0] not in known.parts:
+            parts = (*known.parts, *cell.parts)
+            cells[cell.name] = replace(known, parts=parts, keep=known.keep or cell.keep)
     return Plan(name, str(data.get("title", name)), list(cells.values()), texts)
 
 
-def _cells(
-    study: str, part: dict[str, Any], shared: dict[str, Any], texts: dict[str, Any], figures: FigureSettings
-) -> list[Cell]:
+def _in_rounds(parts: Sequence[list[list[Cell]]]) -> Iterator[Cell]:
+    """The cells of each part's first seed, then of each part's second, and so on."""
+    for number in range(max((len(part) for part in parts), default=0)):
+        for part in parts:
+            yield from part[number] if number < len(part) else []
+
+
+def _cells(study: str, part: dict[str, Any], data: dict[str, Any], texts: dict[str, Any]) -> list[list[Cell]]:
+    """A part's cells, a list for each of its seeds."""
+    _known(part, ("name", "question", "seeds", "settings", "factors", "figures", "keep"), "of a [[part]]")
+    if not isinstance(part.get("name"), str):
+        raise ValueError("a [[part]] has no name.")
+    figures = FigureSettings(**(data.get("figures", {}) | part.get("figures", {})))
+    shared = data.get("settings", {}) | part.get("settings", {})
     factors = {name: values if isinstance(values, list) else [values] for name, values in part["factors"].items()}
-    seeds = part.get("seeds", [0])
-    found = []
-    for seed, *values in itertools.product(seeds, *factors.values()):
-        asked = shared | dict(zip(factors, values, strict=True)) | {"seed": seed}
-        text = str(asked.pop("text", "file"))
-        if text != "file":
-            if text not in texts:
-                raise ValueError(f"the text {text!r} is not described: add [texts.{text}].")
-            asked |= settings_of(texts[text])
-        if "gate" in asked:
-            asked["gates"] = [asked.pop("gate")]
-        known = [item.name for item in fields(DistillSettings) if item.name not in _OWN]
-        _known(asked, known, "of a run")
-        asked.setdefault("gates", ["topk"])
-        asked |= {"eval_data": figures.data, "eval_limit": figures.curve}
-        DistillSettings(**(asked | {"output": "", "gates": tuple(asked["gates"])}))  # mistakes now, not in an hour
-        key = json.dumps([asked, vars(figures)], sort_keys=True)
-        name = hashlib.sha256(key.encode()).hexdigest()[:12]
-        found.append(Cell(name, study, (part["name"],), text, asked, figures, bool(part.get("keep", False))))
+    found: list[list[Cell]] = []
+    for seed in part.get("seeds", [0]):
+        found.append([])
+        for values in itertools.product(*factors.values()):
+            asked = shared | dict(zip(factors, values, strict=True)) | {"seed": seed}
+            found[-1].append(_cell(study, part, asked, texts, figures))
     return found
+
+
+def _cell(
+    study: str, part: dict[str, Any], asked: dict[str, Any], texts: dict[str, Any], figures: FigureSettings
+) -> Cell:
+    text = str(asked.pop("text", "file"))
+    if text != "file":
+        if text not in texts:
+            raise ValueError(f"the text {text!r} is not described: add [texts.{text}].")
+        asked |= settings_of(texts[text])
+    if "gate" in asked:
+        asked["gates"] = [asked.pop("gate")]
+    _known(asked, [item.name for item in fields(DistillSettings) if item.name not in _OWN], "of a run")
+    asked.setdefault("gates", ["topk"])
+    asked |= {"eval_data": figures.data, "eval_limit": figures.curve}
+    DistillSettings(**(asked | {"output": "", "gates": tuple(asked["gates"])}))  # mistakes now, not in an hour
+    key = json.dumps([asked, vars(figures)], sort_keys=True)
+    name = hashlib.sha256(key.encode()).hexdigest()[:12]
+    return Cell(name, study, (part["name"],), text, asked, figures, bool(part.get("keep", False)))
 
 
 def _known(given: dict[str, Any], known: Sequence[str], where: str) -> None:
