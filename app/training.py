@@ -171,7 +171,7 @@ class TrainingRequest:
             eval_limit=16,
             limit=SHIPPED_EXAMPLES if shipped and not writes else seen,
             max_length=LENGTH if shipped else OWN_LENGTH,
-            responses=self.responses,  # type: ignore[arg-type]
+            responses=self.responses,
             max_new_tokens=64,
             gates=self.gates,
             steps=self.steps,

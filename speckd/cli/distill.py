@@ -1,19 +1,18 @@
-"""``python -m speckd distill``: options in, settings out. The work is in ``runs/distill.py``."""
+"""``python -m speckd distill``: options in, settings out. The work is in ``runs/distill.py``.
+
+The trainer's libraries take seconds to import: the command brings them in when it runs, so that --help is quick.
+"""
 
 import argparse
 import sys
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
 from speckd.cli.terminal import INTERRUPTED, progress_bars
-from speckd.gates import DEFAULT_BETA, DEFAULT_K, GATES, TRAINING_GATES, gate_from_text
+from speckd.gates import DEFAULT_BETA, DEFAULT_K, gate_from_text
 from speckd.jobs import Stopped
-from speckd.packaged import PACKAGED
-from speckd.runs.settings import RESPONSES, DistillSettings
-
-# The trainer's libraries take seconds to import: the command brings them in when it runs, so that --help is quick.
-_GATE_WORDS = f"one of {', '.join([*GATES, *TRAINING_GATES])}; settings follow after colons, as in topk:k=3:beta=0"
+from speckd.runs.settings import GROUPS, DistillSettings
 
 
 def register(commands: Any) -> None:
@@ -39,84 +38,35 @@ def register(commands: Any) -> None:
     command.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same command")
     command.add_argument("--stop-file", metavar="FILE", help="end after the step at hand when this file appears")
 
-    models = command.add_argument_group("models")
-    models.add_argument("--teacher", default=PACKAGED, help="'packaged' (default), a Hub id or a folder")
-    models.add_argument(
-        "--student", default="young", help="'young' (default), 'healed', 'raw', a Hub id, a model's or adapter's folder"
-    )
-    models.add_argument("--revision", help="commit of a Hub teacher")
-    models.add_argument("--student-revision", help="commit of a Hub student")
-    models.add_argument("--device", help="cpu or cuda; a GPU where there is one")
-    models.add_argument("--dtype", help="float32 or bfloat16; float32 on a CPU")
-    models.add_argument("--lora-rank", type=int, default=64, help="of a fresh adapter (64)")
-    models.add_argument("--lora-alpha", type=int, help="of a fresh adapter (twice the rank)")
-    models.add_argument("--full", action="store_true", help="train every weight, no adapter")
-
-    data = command.add_argument_group("data")
-    data.add_argument("--eval-data", metavar="FILE", help="held-out prompts with responses")
-    data.add_argument("--eval-limit", type=int, help="at most so many of them")
-    data.add_argument("--limit", type=int, help="train on at most so many examples")
-    data.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help="what to do at a bad line (stop)")
-    data.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and response (1024)")
-    data.add_argument(
-        "--responses",
-        choices=RESPONSES,
-        default="file",
-        help="who writes the responses: the file (default), the teacher once, the student as it trains, or a mix",
-    )
-    data.add_argument("--student-share", type=float, default=0.5, help="of a mix: share the student writes (0.5)")
-    data.add_argument("--greedy", action="store_true", help="greedy answers of the teacher, not sampled")
-    data.add_argument("--response-temperature", type=float, default=0.8, help="of the teacher's answers (0.8)")
-    data.add_argument("--top-p", type=float, default=0.95, help="of the teacher's answers (0.95)")
-    data.add_argument("--max-new-tokens", type=int, default=128, help="longest answer that a model writes (128)")
-    data.add_argument("--response-seed", type=int, default=0, help="of the teacher's answers (0)")
-    data.add_argument("--no-teacher-cache", action="store_true", help="run the teacher at every step")
-    data.add_argument("--cache-folder", metavar="FOLDER", help="the teacher cache, elsewhere than in the run's folder")
-
-    loss = command.add_argument_group("gate and loss")
-    loss.add_argument("--gate", default="topk", help=_GATE_WORDS + " (topk)")
-    loss.add_argument("--compare", metavar="GATES", help="several gates, with commas: each trains from the same start")
-    loss.add_argument("--k", type=int, help=f"of the gates that have one ({DEFAULT_K})")
-    loss.add_argument("--beta", type=float, help=f"weight of a rejected token ({DEFAULT_BETA:g} for the gates)")
-    loss.add_argument("--divergence", default="forward_kl", help="forward_kl (default), reverse_kl, jsd, skew_kl, ...")
-    loss.add_argument("--reference", default="healed", help="the student that AdaSPEC compares with (healed)")
-    loss.add_argument("--temperature", type=float, default=1.0, help="divides both models' logits (1.0)")
-    loss.add_argument(
-        "--rejected",
-        choices=("weight", "sample"),
-        default="weight",
-        help="weigh a rejected token, or keep some",
-    )
-
-    training = command.add_argument_group("training")
-    training.add_argument("--steps", type=int, default=0, help="optimizer steps; 0 counts epochs instead")
-    training.add_argument("--epochs", type=float, default=1.0, help="passes over the data, without --steps (1)")
-    training.add_argument("--batch-size", type=int, default=8, help="examples of a process at once (8)")
-    training.add_argument("--accumulate", type=int, default=1, help="batches a step (1)")
-    training.add_argument("--learning-rate", type=float, default=3e-3, help="highest (0.003, for LoRA)")
-    training.add_argument("--warmup", type=int, default=20, help="steps (20)")
-    training.add_argument("--schedule", default="cosine", help="cosine (default), linear, constant_with_warmup, ...")
-    training.add_argument("--weight-decay", type=float, default=0.0, help="(0)")
-    training.add_argument("--clip", type=float, default=1.0, help="largest gradient norm (1)")
-    training.add_argument("--precision", choices=("full", "bf16", "fp16"), default="full", help="of the trunk (full)")
-    training.add_argument("--activation-checkpointing", action="store_true", help="less memory, more time")
-    training.add_argument("--seed", type=int, default=0, help="(0)")
-
-    writing = command.add_argument_group("what is written")
-    writing.add_argument("--eval-every", type=int, default=0, help="steps between evaluations (0: first and last)")
-    writing.add_argument("--save-every", type=int, default=0, help="steps between checkpoints; 0 writes none")
-    writing.add_argument("--keep-checkpoints", action="store_true", help="keep every checkpoint, also at the end")
-    writing.add_argument("--rouge", type=int, default=0, help="held-out prompts answered for ROUGE-L (0)")
-    writing.add_argument("--save-dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    writing.add_argument("--report-to", default="", help="loggers of transformers, with commas: tensorboard, wandb")
-    writing.add_argument(
-        "--probe-every", type=int, default=0, help="steps between looks at one held-out response (0: none)"
-    )
-    writing.add_argument(
-        "--answers", type=int, default=0, help="longest greedy answer to that response's prompt, in tokens (0: none)"
-    )
-    writing.add_argument("--name", default="student", help="of the student, in its model card")
+    for group in GROUPS:
+        options = command.add_argument_group(group)
+        for item in fields(DistillSettings):
+            if item.metadata.get("group") == group:
+                _add_option(options, item)
     command.set_defaults(command=_distill)
+
+
+def _add_option(options: Any, item: Field[Any]) -> None:
+    """The option of one setting: its name, default, choices and words are the field's."""
+    name, says = "--" + item.name.replace("_", "-"), item.metadata["says"]
+    default: Any = item.default
+    if item.name == "gates":
+        options.add_argument("--gate", default=",".join(default), help=f"{says} ({','.join(default)})")
+        options.add_argument("--compare", metavar="GATES", help="several gates, with commas: all from one start")
+        options.add_argument("--k", type=int, help=f"of the gates that have one ({DEFAULT_K})")
+        options.add_argument("--beta", type=float, help=f"weight of a rejected token ({DEFAULT_BETA:g} for the gates)")
+    elif default is True:
+        options.add_argument(f"--no-{name[2:]}", dest=item.name, action="store_false", help=says)
+    elif default is False:
+        options.add_argument(name, action="store_true", help=says)
+    elif isinstance(default, tuple):
+        options.add_argument(name, default=",".join(default), help=says)
+    else:
+        shown = "" if default is None else f" ({default})"
+        kind = item.metadata["kind"] or (str if default is None else type(default))
+        metavar = "FILE" if item.name.endswith("data") else "FOLDER" if item.name.endswith("folder") else None
+        choices = item.metadata["choices"]
+        options.add_argument(name, default=default, type=kind, choices=choices, metavar=metavar, help=says + shown)
 
 
 def _gates_of(options: argparse.Namespace) -> tuple[str, ...]:
@@ -137,7 +87,6 @@ def settings_from(options: argparse.Namespace) -> DistillSettings:
     """The settings that a parsed command line asks for."""
     given = {item.name: getattr(options, item.name) for item in fields(DistillSettings) if hasattr(options, item.name)}
     given["gates"] = _gates_of(options)
-    given["teacher_cache"] = not options.no_teacher_cache
     given["report_to"] = tuple(name for name in options.report_to.split(",") if name)
     return DistillSettings(**given)
 

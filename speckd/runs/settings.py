@@ -1,14 +1,44 @@
-"""The settings of a run, and the shell command that repeats it."""
+"""The settings of a run, each said once: name, default, group and words serve Python, the shell and the page alike."""
 
 import shlex
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from speckd.gates import gate_from_text
+from speckd.gates import GATES, TRAINING_GATES, gate_from_text
 from speckd.packaged import PACKAGED
+from speckd.training import defaults
 
 RESPONSES = ("file", "teacher", "student", "mixed")
+GROUPS = ("models", "data", "gate and loss", "training", "what is written")  # as ``--help`` shows them
+
+
+def _setting(
+    group: str, default: Any, says: str, choices: Sequence[str] | None = None, kind: type | None = None
+) -> Any:
+    """A field with its line: ``says`` ends in ``--help`` with the default after it, unless it tells that itself."""
+    return field(default=default, metadata={"group": group, "says": says, "choices": choices, "kind": kind})
+
+
+def _models(default: Any, says: str, **more: Any) -> Any:
+    return _setting("models", default, says, **more)
+
+
+def _data(default: Any, says: str, **more: Any) -> Any:
+    return _setting("data", default, says, **more)
+
+
+def _loss(default: Any, says: str, **more: Any) -> Any:
+    return _setting("gate and loss", default, says, **more)
+
+
+def _training(default: Any, says: str, **more: Any) -> Any:
+    return _setting("training", default, says, **more)
+
+
+def _written(default: Any, says: str, **more: Any) -> Any:
+    return _setting("what is written", default, says, **more)
 
 
 @dataclass(frozen=True)
@@ -18,74 +48,80 @@ class DistillSettings:
     Attributes:
         data: a JSONL file: prompts with responses, or prompts alone where a model writes the responses.
         output: the run's folder.
-        teacher, student, revision, student_revision, device, dtype: as in ``load_pair``.
-        eval_data: held-out prompts with responses; eval_limit: at most so many of them.
-        responses: "file", "teacher" (made once), "student" (as it trains), "mixed" (student_share of them).
         gates: one or several, as ``gate_from_text`` reads them; several race from the same start.
-        steps: optimizer steps; epochs count instead where steps is 0.
-        teacher_cache: keep the teacher's hidden states; cache_folder: elsewhere than in the run's folder.
-        save_dtype: what the trained student is written as: "float32", "bfloat16", "float16".
-        probe_every: measure one held-out response after every so many steps (see ``probe.py``); 0 never.
-        answers: longest greedy answer to the probe's prompt, by the teacher and the student before and after; 0 none.
-        reference: the student that AdaSPEC compares with, named as ``student`` is; other gates need none.
-        name: of the student, in its model card.
+    Every other field has its line beside it, which is also what ``python -m speckd distill --help`` says.
+    Raises:
+        ValueError: a value makes no sense; the message says what to choose.
     """
 
     data: str
     output: str
-    teacher: str = PACKAGED
-    student: str = "young"
-    revision: str | None = None
-    student_revision: str | None = None
-    device: str | None = None
-    dtype: str | None = None
-    eval_data: str | None = None
-    eval_limit: int | None = None
-    limit: int | None = None
-    on_bad: Literal["stop", "skip"] = "stop"
-    max_length: int = 1024
-    responses: Literal["file", "teacher", "student", "mixed"] = "file"
-    student_share: float = 0.5
-    greedy: bool = False
-    response_temperature: float = 0.8
-    top_p: float = 0.95
-    max_new_tokens: int = 128
-    response_seed: int = 0
-    gates: tuple[str, ...] = ("topk",)
-    divergence: str = "forward_kl"
-    temperature: float = 1.0
-    rejected: str = "weight"
-    steps: int = 0
-    epochs: float = 1.0
-    batch_size: int = 8
-    accumulate: int = 1
-    learning_rate: float = 3e-3
-    warmup: int = 20
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    lora_rank: int = 64
-    lora_alpha: int | None = None
-    full: bool = False
-    precision: str = "full"
-    activation_checkpointing: bool = False
-    seed: int = 0
-    teacher_cache: bool = True
-    cache_folder: str | None = None
-    eval_every: int = 0
-    save_every: int = 0
-    keep_checkpoints: bool = False
-    rouge: int = 0
-    save_dtype: str = "float32"
-    report_to: tuple[str, ...] = ()
-    probe_every: int = 0
-    answers: int = 0
-    reference: str = "healed"
-    name: str = "student"
+    teacher: str = _models(PACKAGED, "'packaged', a Hub id or a folder")
+    student: str = _models("young", "'young', 'healed', 'raw', a Hub id, a model's or adapter's folder")
+    revision: str | None = _models(None, "commit of a Hub teacher")
+    student_revision: str | None = _models(None, "commit of a Hub student")
+    device: str | None = _models(None, "cpu or cuda; a GPU where there is one")
+    dtype: str | None = _models(None, "float32 or bfloat16; float32 on a CPU")
+    lora_rank: int = _models(defaults.LORA_RANK, "of a fresh adapter")
+    lora_alpha: int | None = _models(None, "of a fresh adapter (twice the rank)", kind=int)
+    full: bool = _models(False, "train every weight, no adapter")
+
+    eval_data: str | None = _data(None, "a file of held-out prompts with responses")
+    eval_limit: int | None = _data(None, "at most so many of them", kind=int)
+    limit: int | None = _data(None, "train on at most so many examples", kind=int)
+    on_bad: Literal["stop", "skip"] = _data("stop", "what to do at a bad line", choices=("stop", "skip"))
+    max_length: int = _data(defaults.MAX_LENGTH, "tokens of prompt and response")
+    responses: str = _data(
+        "file",
+        "who writes the responses: the file, the teacher once, the student as it trains, or a mix",
+        choices=RESPONSES,
+    )
+    student_share: float = _data(0.5, "of a mix: share the student writes")
+    greedy: bool = _data(False, "greedy answers of the teacher, not sampled")
+    response_temperature: float = _data(0.8, "of the teacher's answers")
+    top_p: float = _data(0.95, "of the teacher's answers")
+    max_new_tokens: int = _data(defaults.MAX_NEW_TOKENS, "longest answer that a model writes")
+    response_seed: int = _data(0, "of the teacher's answers")
+    teacher_cache: bool = _data(True, "run the teacher at every step, and keep none of its hidden states")
+    cache_folder: str | None = _data(None, "the teacher cache, elsewhere than in the run's folder")
+
+    gates: tuple[str, ...] = _loss(
+        (defaults.GATE,),
+        f"one of {', '.join([*GATES, *TRAINING_GATES])}; settings follow after colons, as in topk:k=3:beta=0",
+    )
+    divergence: str = _loss(defaults.DIVERGENCE, "forward_kl, reverse_kl, jsd, skew_kl, skew_reverse_kl or tvd")
+    reference: str = _loss("healed", "the student that AdaSPEC compares with, named as --student is")
+    temperature: float = _loss(defaults.TEMPERATURE, "divides both models' logits")
+    rejected: str = _loss("weight", "weigh a rejected token, or keep some", choices=("weight", "sample"))
+
+    steps: int = _training(0, "optimizer steps; 0 counts epochs instead")
+    epochs: float = _training(1.0, "passes over the data, without --steps")
+    batch_size: int = _training(defaults.BATCH_SIZE, "examples of a process at once")
+    accumulate: int = _training(1, "batches a step")
+    learning_rate: float = _training(defaults.LEARNING_RATE, "highest; the default is for LoRA")
+    warmup: int = _training(defaults.WARMUP_STEPS, "steps in which the rate rises")
+    schedule: str = _training(defaults.SCHEDULE, "of the rate: cosine, linear, constant_with_warmup, ...")
+    weight_decay: float = _training(0.0, "of AdamW")
+    clip: float = _training(1.0, "largest gradient norm")
+    precision: str = _training("full", "of the trunk", choices=("full", "bf16", "fp16"))
+    activation_checkpointing: bool = _training(False, "less memory, more time")
+    seed: int = _training(0, "names the order of the examples, fresh adapters, coins and the student's own answers")
+
+    eval_every: int = _written(0, "steps between evaluations; 0 is first and last")
+    save_every: int = _written(0, "steps between checkpoints; 0 writes none")
+    keep_checkpoints: bool = _written(False, "keep every checkpoint, also at the end")
+    rouge: int = _written(0, "held-out prompts answered for ROUGE-L")
+    save_dtype: str = _written("float32", "what the student is written as", choices=("float32", "bfloat16", "float16"))
+    report_to: tuple[str, ...] = _written((), "loggers of transformers, with commas: tensorboard, wandb")
+    probe_every: int = _written(0, "steps between looks at one held-out response; 0 is never")
+    answers: int = _written(0, "longest greedy answer to that response's prompt, in tokens; 0 is none")
+    name: str = _written("student", "of the student, in its model card")
 
     def __post_init__(self) -> None:
-        if self.responses not in RESPONSES:
-            raise ValueError(f"responses is {self.responses!r}: choose one of {', '.join(RESPONSES)}.")
+        for item in fields(self):
+            choices = item.metadata.get("choices")
+            if choices and getattr(self, item.name) not in choices:
+                raise ValueError(f"{item.name} is {getattr(self, item.name)!r}: choose {_either(choices)}.")
         if not self.gates:
             raise ValueError("no gate is named: choose at least one, such as topk.")
         names = [racer_folder(gate) for gate in self.gates]
@@ -97,11 +133,7 @@ class DistillSettings:
             raise ValueError("there are no steps to train: choose steps or epochs above 0.")
         for name in ("batch_size", "accumulate", "max_new_tokens"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: choose a whole number from 1 on.")
-        if self.save_dtype not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"save_dtype is {self.save_dtype!r}: choose float32, bfloat16 or float16.")
-        if self.precision not in ("full", "bf16", "fp16"):
-            raise ValueError(f"precision is {self.precision!r}: choose full, bf16 or fp16.")
+                raise ValueError(f"{name} is {getattr(self, name)}: choose a whole number of 1 or more.")
         if self.rouge and self.eval_data is None:
             raise ValueError("ROUGE-L needs held-out prompts: give eval_data.")
         if self.probe_every < 0 or self.answers < 0:
@@ -111,12 +143,14 @@ class DistillSettings:
 
     def racer(self, gate: str) -> "DistillSettings":
         """The settings of one racer alone."""
-        from dataclasses import replace
-
         if len(self.gates) == 1:
             return self
         shared = str(Path(self.cache_folder or Path(self.output) / "teacher-cache"))
         return replace(self, gates=(gate,), output=str(Path(self.output) / racer_folder(gate)), cache_folder=shared)
+
+
+def _either(choices: Sequence[str]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) < 4 else f"one of {', '.join(choices)}"
 
 
 def racer_folder(gate: str) -> str:
@@ -131,10 +165,10 @@ def command_of(settings: DistillSettings) -> str:
         value = getattr(settings, item.name)
         if item.name in ("data", "output", "gates") or value == item.default:
             continue
-        option = "--" + _OPTION.get(item.name, item.name.replace("_", "-"))
+        option = "--" + item.name.replace("_", "-")
         if item.name == "teacher_cache":
             parts.append("--no-teacher-cache")
-        elif item.name == "report_to":
+        elif isinstance(value, tuple):
             parts += [option, ",".join(value)]
         elif isinstance(value, bool):
             parts.append(option)
@@ -142,6 +176,3 @@ def command_of(settings: DistillSettings) -> str:
             parts += [option, str(value)]
     parts += ["--compare" if len(settings.gates) > 1 else "--gate", ",".join(settings.gates)]
     return shlex.join(parts)
-
-
-_OPTION = {"on_bad": "on-bad"}

@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from speckd.data import LONGEST
 from speckd.divergences import divergence_named
 from speckd.gates import DEFAULT_K, Gate, gate_from_text
+from speckd.training import defaults
 
 
 @dataclass
@@ -33,13 +33,13 @@ class SpecKDConfig(TrainingArguments):
         ValueError: a value makes no sense; the message says what to choose.
     """
 
-    gate: str = "topk"
-    divergence: str = "forward_kl"
-    temperature: float = 1.0
+    gate: str = defaults.GATE
+    divergence: str = defaults.DIVERGENCE
+    temperature: float = defaults.TEMPERATURE
     rejected: str = "weight"
     student_share: float = 0.0
-    max_new_tokens: int = 128
-    max_length: int = LONGEST
+    max_new_tokens: int = defaults.MAX_NEW_TOKENS
+    max_length: int = defaults.MAX_LENGTH
     on_bad: str = "stop"
     teacher_cache: str | None = None
     stop_file: str | None = None
@@ -47,11 +47,11 @@ class SpecKDConfig(TrainingArguments):
     eval_rouge: int = 0
     group_by_length: bool = True
 
-    learning_rate: float = 3e-3  # for LoRA of rank 64 on a student without most of its layers; a whole model wants less
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = 20
+    learning_rate: float = defaults.LEARNING_RATE
+    lr_scheduler_type: str = defaults.SCHEDULE
+    warmup_steps: float = defaults.WARMUP_STEPS
     adam_beta2: float = 0.95
-    per_device_train_batch_size: int = 8
+    per_device_train_batch_size: int = defaults.BATCH_SIZE
     per_device_eval_batch_size: int = 8
     logging_steps: float = 1
     logging_nan_inf_filter: bool = False  # it would hide what stops the run

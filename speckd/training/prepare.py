@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from speckd.packaged import HUB_TEACHER, KEPT_LAYERS
 from speckd.pairs import Pair, load_base
+from speckd.training import defaults
 
 
 def check_trainable(pair: Pair) -> None:
@@ -38,7 +39,7 @@ def check_trainable(pair: Pair) -> None:
 def prepare_student(
     pair: Pair,
     *,
-    lora_rank: int = 64,
+    lora_rank: int = defaults.LORA_RANK,
     lora_alpha: int | None = None,
     full: bool = False,
     seed: int = 0,

@@ -99,7 +99,7 @@ def test_each_batch_size_has_a_teacher_cache_of_its_own() -> None:
 
 
 def test_the_offered_command_asks_for_the_very_settings_of_the_run(tmp_path: Path) -> None:
-    from speckd.cli.main.main import make_parser
+    from speckd.cli.main import make_parser
 
     request = TrainingRequest.read({"gates": ["speck:k=3", "none"], "seed": 7, "steps": 11}, LAPTOP)
     run = Run("id", "", tmp_path, request)

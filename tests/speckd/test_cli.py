@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from speckd.cli.main.main import main
 
 import speckd
+from speckd.cli.main import main
 from speckd.cli.terminal import printable, strip, summary, table
 
 

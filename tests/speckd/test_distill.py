@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from speckd.cli.main.main import main, make_parser
 from transformers import AutoModelForCausalLM
 
 from speckd.cli.distill import settings_from
+from speckd.cli.main import main, make_parser
 from speckd.runs.distill import distill
 from speckd.runs.settings import DistillSettings, command_of
 from speckd.runs.telling import model_card, verdict
