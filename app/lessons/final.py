@@ -199,10 +199,11 @@ def speed(rng: random.Random, name: str, f: TraceFacts) -> Iterator[Proposal]:
 def temperature(rng: random.Random, name: str, f: TraceFacts) -> Iterator[Proposal]:
     """Which gate notices that all scores were divided by the same number?"""
     k, hot = rng.choice((3, 5, 8)), rng.choice(("hot", "cool"))
-    lines = f"{{{{gate gate=topk}}}} | tar gate=topk k={k} text=healed near tar gate=topk k={k} text={hot}\n" \
-            f"{{{{gate gate=speck}}}} | tar gate=speck k={k} text=healed near tar gate=speck k={k} text={hot}"  # fmt: skip
-    told = {"kind": "choose-claim", "options": lines, "k": str(k), "at": hot,
-            "reveal": f"gate=speck k={k} controls=primary"}  # fmt: skip
+    lines = "\n".join(
+        f"{{{{gate gate={gate}}}}} | tar gate={gate} k={k} text=healed near tar gate={gate} k={k} text={hot}"
+        for gate in ("topk", "speck")
+    )
+    told = {"kind": "choose-claim", "options": lines, "k": str(k), "reveal": f"gate=speck k={k} controls=primary"}
     yield told, {"trace": hot, "pin": 0, "k": k}
 
 
