@@ -14,6 +14,8 @@ from speckd.gates import DEFAULT_BETA, DEFAULT_K, gate_from_text
 from speckd.jobs import Stopped
 from speckd.runs.settings import GROUPS, DistillSettings
 
+DEFAULT_GATES = ",".join(DistillSettings.__dataclass_fields__["gates"].default)
+
 
 def register(commands: Any) -> None:
     command = commands.add_parser(
@@ -30,10 +32,18 @@ def register(commands: Any) -> None:
         "  python -m speckd distill answers.jsonl --output runs/race --compare none,topk,speck \\\n"
         "      --eval-data heldout.jsonl\n"
         "  python -m speckd distill answers.jsonl --output runs/first --steps 40 --resume\n"
+        "  python -m speckd distill answers.jsonl,more.jsonl --draft eagle --output runs/draft --epochs 4 \\\n"
+        "      --eval-data heldout.jsonl\n"
         "  accelerate launch --multi_gpu --num_processes 2 -m speckd distill answers.jsonl --output runs/two\n"
         "      (also on a CPU: --multi_gpu means torchrun, while accelerate's --cpu means MPI)",
     )
     command.add_argument("data", metavar="DATA", help="JSONL file of prompts and responses, or of prompts")
+    command.add_argument(
+        "--draft",
+        metavar="NAME",
+        help="train a draft for speculative decoding instead of a student: eagle, or with settings "
+        "eagle:vocab=8192:depth=5:inner=1536; DATA may be several files with commas, and --divergence acceptance too",
+    )
     command.add_argument("--output", required=True, metavar="FOLDER", help="the run's folder")
     command.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same command")
     command.add_argument("--stop-file", metavar="FILE", help="end after the step at hand when this file appears")
@@ -51,7 +61,7 @@ def _add_option(options: Any, item: Field[Any]) -> None:
     name, says = "--" + item.name.replace("_", "-"), item.metadata["says"]
     default: Any = item.default
     if item.name == "gates":
-        options.add_argument("--gate", default=",".join(default), help=f"{says} ({','.join(default)})")
+        options.add_argument("--gate", help=f"{says} ({','.join(default)}; none for a draft)")
         options.add_argument("--compare", metavar="GATES", help="several gates, with commas: all from one start")
         options.add_argument("--k", type=int, help=f"of the gates that have one ({DEFAULT_K})")
         options.add_argument("--beta", type=float, help=f"weight of a rejected token ({DEFAULT_BETA:g} for the gates)")
@@ -71,7 +81,7 @@ def _add_option(options: Any, item: Field[Any]) -> None:
 
 def _gates_of(options: argparse.Namespace) -> tuple[str, ...]:
     """The gates that were named, with --k and --beta given to those that have them."""
-    named = [text.strip() for text in (options.compare or options.gate).split(",") if text.strip()]
+    named = [text.strip() for text in (options.compare or options.gate or DEFAULT_GATES).split(",") if text.strip()]
     gates = []
     for text in named:
         known = {item.name for item in fields(type(gate_from_text(text)))}
@@ -91,7 +101,32 @@ def settings_from(options: argparse.Namespace) -> DistillSettings:
     return DistillSettings(**given)
 
 
+def _draft(options: argparse.Namespace) -> int:
+    """Train the draft that ``--draft`` names."""
+    from speckd.training.draft import DraftSettings, distill_draft, parse_draft
+    from speckd.training.draft_figures import in_words
+
+    shared = {item.name for item in fields(DraftSettings)} & set(vars(options))
+    given = {name: getattr(options, name) for name in shared} | parse_draft(options.draft)
+    given |= {"gate": options.gate or "none", "keep_features": options.teacher_cache}
+    settings = DraftSettings(**given)
+    try:
+        with progress_bars() as follow:
+            facts, figures = distill_draft(
+                settings, resume=options.resume, stop_file=options.stop_file, on_progress=follow
+            )
+    except Stopped as stopped:
+        print(f"{stopped} The same command with --resume goes on.", file=sys.stderr)
+        return INTERRUPTED
+    if figures is not None:
+        print(f"Held out, by place in the chain: {in_words(figures)}")
+    print(f"{facts['n_steps']:,} steps in {facts['seconds']:,.0f} s. The draft is in {settings.output}/draft")
+    return 0
+
+
 def _distill(options: argparse.Namespace) -> int:
+    if options.draft:
+        return _draft(options)
     from speckd.runs.distill import distill, is_main_process
     from speckd.runs.telling import seed_spread, verdict
 

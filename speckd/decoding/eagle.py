@@ -364,11 +364,45 @@ class EagleDraft:
         return self._products.layer.norm_out(rows)
 
 
-def load_eagle(folder: str | os.PathLike[str], teacher: Any, teacher_sha256: str) -> EagleDraft:
-    """The draft in a folder, over its teacher.
+# --- the one that ships ---------------------------------------------------------------------------------------------
 
+
+def shipped_draft() -> Path | None:
+    """The folder of the draft of the packaged teacher: assets/drafts/eagle beside the package, or under this folder."""
+    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
+        if (root / "assets" / "drafts" / "eagle" / FACTS).is_file():
+            return root / "assets" / "drafts" / "eagle"
+    return None
+
+
+def find_eagle(pair: Any) -> Path | None:
+    """The shipped draft where it was made for this pair's teacher, else None."""
+    folder = shipped_draft()
+    if folder is None:
+        return None
+    try:
+        made_for = json.loads((folder / FACTS).read_text(encoding="utf-8"))["teacher_sha256"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return folder if made_for == pair.teacher_sha256 else None
+
+
+def load_eagle(pair: Any, target: Any = None, file: str | os.PathLike[str] | None = None) -> EagleDraft:
+    """The draft of a folder over the pair's teacher.
+
+    Args:
+        pair: whose teacher it drafts for.
+        target: the teacher's forward; a draft of this kind needs nothing of it.
+        file: its folder; the shipped one by default.
     Raises:
-        DraftMismatch, OSError: as ``read_draft``.
+        DraftMismatch: it was made for another teacher, or is damaged.
+        OSError: it is not there.
     """
-    layer, vocabulary, _ = read_draft(folder, teacher_sha256)
-    return EagleDraft(layer, vocabulary, teacher)
+    folder = file or shipped_draft()
+    if folder is None:
+        raise OSError(
+            "The draft 'eagle' is not here: run from a checkout of the project, where assets/drafts holds it, or train "
+            "one with `python -m speckd distill --draft eagle`."
+        )
+    layer, vocabulary, _ = read_draft(folder, pair.teacher_sha256)
+    return EagleDraft(layer, vocabulary, pair.teacher)

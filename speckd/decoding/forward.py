@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from speckd.decoding.lean import lean_forward_of
 from speckd.heads import Head
 
 Ids = Sequence[int] | Tensor
@@ -245,12 +246,9 @@ def forward_of(model: Any, vocabulary_size: int | None = None, lean: bool = True
         ValueError: the model's cache cannot be cut back, so that rejected tokens could not be taken out of it.
     """
     own = ModelForward(model, vocabulary_size)
-    if lean:
-        try:
-            from speckd.decoding.lean import lean_forward_of
-        except ModuleNotFoundError:
-            lean_forward_of = None
-        if lean_forward_of is not None and (faster := lean_forward_of(model, vocabulary_size)) is not None:
+    if lean and own.device.type == "cpu":
+        faster = lean_forward_of(model, own.vocabulary_size, lambda candidate: _error_against(own, candidate))
+        if faster is not None:
             return faster
     try:
         fits = difference(own.fresh(), own.fresh(), cropped=True) <= tolerance(own.dtype)
@@ -262,6 +260,17 @@ def forward_of(model: Any, vocabulary_size: int | None = None, lean: bool = True
             "have to be taken out again: choose a model with plain attention."
         )
     return own
+
+
+def _error_against(own: Forward, candidate: Forward) -> float | None:
+    """The largest difference of a logit on the probe, or None where the two are not the same model."""
+    farthest = max(difference(own.fresh(), candidate.fresh(), cropped) for cropped in (False, True))
+    first, second = own.fresh(), candidate.fresh()
+    ids = probe_ids(own.vocabulary_size)
+    expected, came = first.logits(first.feed(ids)), second.logits(second.feed(ids))
+    error = float((came - expected).abs().max())
+    same = farthest <= tolerance(own.dtype) and error <= tolerance(own.dtype) * float(expected.abs().max())
+    return error if same else None
 
 
 def tolerance(dtype: torch.dtype) -> float:

@@ -13,7 +13,7 @@ Nothing here is trusted: a lean forward is held against the model's own before i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from speckd.decoding.forward import Ids, ModelForward, difference, ids_tensor, probe_ids, tolerance, trunk_of
-from speckd.heads import Head
+from speckd.heads import Head, trunk_of
+
+Ids = Sequence[int] | Tensor
 
 FIRST_ROOM = 256  # rows of cache to begin with; it doubles when it is full
 MANY_ROWS = 48  # from here on a plain product is as fast as a packed one, as when a prompt is read
@@ -45,14 +46,17 @@ class Matrix:
     def __init__(self, parts: Sequence[Tensor], bias: Tensor | None = None, pack: bool = True) -> None:
         self.parts, self.bias = [part.detach() for part in parts], bias
         self.n_rows = sum(len(part) for part in parts)
-        self.form, self._scale, self._packed = "plain", 1.0, None
+        self.form, self._scale = "plain", 1.0
+        self._packed: Any = None
+        self._whole: Tensor | None = None
         weight = torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
         if pack and weight.device.type == "cpu" and weight.dtype == torch.float32:
             try:
                 self._pack_half(weight) or self._pack_whole(weight)
             except (RuntimeError, AttributeError, NotImplementedError):  # the operators are private: they may be gone
                 self.form, self._packed = "plain", None
-        self._whole = weight if self.form == "plain" else None
+        if self.form == "plain":
+            self._whole = weight
 
     def _pack_half(self, weight: Tensor) -> bool:
         if torch.backends.quantized.engine not in ("x86", "fbgemm"):
@@ -229,9 +233,9 @@ class Weights:
         head = Head.of(model)
         if head.scale != 1.0 or head.softcap is not None:
             raise NotLean("its logits are scaled or capped")
-        self.embedding = getattr(getattr(trunk, "embed_tokens", None), "weight", None)
+        self.embedding: Tensor = getattr(getattr(trunk, "embed_tokens", None), "weight", torch.empty(0, 0)).detach()
         for weight in (head.weight, self.embedding):
-            if weight is None or weight.device.type != "cpu" or weight.dtype != torch.float32:
+            if not weight.numel() or weight.device.type != "cpu" or weight.dtype != torch.float32:
                 raise NotLean("it is not in float32 on a CPU")
         if getattr(config, "hidden_act", None) != "silu" or not hasattr(trunk, "rotary_emb"):
             raise NotLean("its layers are not Llama's")
@@ -258,9 +262,11 @@ _ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj"}
 def _layer(layer: Any, pack: bool) -> Layer:
     """One of the model's layers, where it has Llama's parts and no others."""
     parts = {name for name, child in layer.named_children()}
-    attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
-    inner = {name for name, child in attention.named_children()} if attention is not None else set()
-    if parts != _LAYER_PARTS or inner - {"rotary_emb"} != _ATTENTION_PARTS or not hasattr(mlp, "gate_proj"):
+    if parts != _LAYER_PARTS:
+        raise NotLean("its layers are not Llama's")
+    attention, mlp = layer.self_attn, layer.mlp
+    inner = {name for name, child in attention.named_children()}
+    if inner - {"rotary_emb"} != _ATTENTION_PARTS or not hasattr(mlp, "gate_proj"):
         raise NotLean("its layers are not Llama's")
     if getattr(attention, "sliding_window", None):
         raise NotLean("its attention slides")
@@ -306,7 +312,7 @@ class LeanForward:
 
     @torch.inference_mode()
     def embed(self, ids: Ids) -> Tensor:
-        return self.weights.embedding[ids_tensor(ids, self.device)]
+        return self.weights.embedding[torch.as_tensor(ids, dtype=torch.int64)]
 
     @torch.inference_mode()
     def run(
@@ -318,7 +324,9 @@ class LeanForward:
         mask: Tensor | None = None,
     ) -> Tensor:
         n, length = len(hidden), self.length_at(first)
-        places = torch.arange(length, length + n) if positions is None else ids_tensor(positions, self.device)
+        places = torch.arange(length, length + n)
+        if positions is not None:
+            places = torch.as_tensor(positions, dtype=torch.int64)
         turn, blocked = self.weights.turn(places), additive(mask, n, length)
         for layer, cache in zip(self.weights.layers[first:last], self.caches[first:last], strict=True):
             hidden = layer(hidden, turn, blocked, cache)
@@ -350,39 +358,36 @@ class LeanForward:
 _made: "WeakKeyDictionary[Any, tuple[Any, LeanForward | None]]" = WeakKeyDictionary()
 
 
-def lean_forward_of(model: Any, vocabulary_size: int | None = None) -> LeanForward | None:
+def lean_forward_of(
+    model: Any, vocabulary_size: int, error_of: Callable[[LeanForward], float | None]
+) -> LeanForward | None:
     """A lean forward of this model, or None where the model's own forward is the way.
 
-    Packing takes about a second; the packed weights are kept for as long as the model lives and is not changed.
+    Packing takes about two seconds; packed weights are kept for as long as the model lives and is not changed.
 
     Args:
         model: a causal language model in evaluation mode.
-        vocabulary_size: rows of the head that name tokens; all of them by default.
+        vocabulary_size: rows of the head that name tokens.
+        error_of: holds an empty lean forward against the model's own; the largest difference of a logit, or None where
+            the two are not the same model.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     state = [(weight.data_ptr(), weight._version) for weight in base.parameters()]
     known = _made.get(base)
     if known is None or known[0] != state:
-        known = (state, _checked(model))
+        known = (state, _checked(model, vocabulary_size, error_of))
         _made[base] = known
     forward = known[1]
-    if forward is None:
-        return None
-    return LeanForward(forward.weights, vocabulary_size or forward.vocabulary_size, forward.error)
+    return None if forward is None else LeanForward(forward.weights, vocabulary_size, forward.error)
 
 
-def _checked(model: Any) -> LeanForward | None:
-    """A lean forward whose hidden states and logits on the probe are the model's, else None."""
-    own = ModelForward(model)
+def _checked(model: Any, vocabulary_size: int, error_of: Callable[[LeanForward], float | None]) -> LeanForward | None:
     try:
-        lean = LeanForward(Weights(model), own.vocabulary_size)
-        farthest = max(difference(own.fresh(), lean.fresh(), cropped) for cropped in (False, True))
-        if not farthest <= tolerance(own.dtype):
-            return None
-    except (NotLean, AttributeError, TypeError, RuntimeError, ValueError):
+        lean = LeanForward(Weights(model), vocabulary_size)
+        error = error_of(lean)
+    except (NotLean, AttributeError, TypeError, RuntimeError, ValueError):  # built otherwise: not ours to run
         return None
-    ids = probe_ids(own.vocabulary_size)
-    theirs, ours = own.fresh(), lean.fresh()
-    expected, came = theirs.logits(theirs.feed(ids)), ours.logits(ours.feed(ids))
-    lean.error = float((came - expected).abs().max())
-    return lean if lean.error <= tolerance(own.dtype) * float(expected.abs().max()) else None
+    if error is None:
+        return None
+    lean.error = error
+    return lean

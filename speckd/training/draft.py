@@ -27,13 +27,14 @@ from torch import Tensor
 from speckd.data import Example, ShuffledByLength, read_examples
 from speckd.decoding.eagle import EagleLayer, EagleShape, save_draft
 from speckd.divergences import divergence_named
-from speckd.gates import Gate
+from speckd.files import write_whole
+from speckd.gates import Gate, gate_from_text
 from speckd.heads import Head
-from speckd.inspection import Stopped
-from speckd.pairs import PACKAGED, OnProgress, Pair, Progress, load_pair
+from speckd.jobs import OnProgress, Progress, Stopped
+from speckd.packaged import PACKAGED
+from speckd.pairs import Pair, load_pair
 from speckd.rollouts import stop_token_ids
-from speckd.trace import write_whole
-from speckd.trainer import parse_gate
+from speckd.training import defaults
 from speckd.training.draft_figures import DraftFigures, draft_figures, in_words, unrolled
 from speckd.training.draft_text import Batch, DraftTexts, draft_texts
 
@@ -69,20 +70,20 @@ class DraftSettings:
     dtype: str | None = None
     limit: int | None = None
     on_bad: Literal["stop", "skip"] = "stop"
-    max_length: int = 1024
+    max_length: int = defaults.MAX_LENGTH
     vocabulary: int = 8192
     inner: int | None = None
     depth: int = 5
     decay: float = 0.8
     divergence: str = "forward_kl"
     gate: str = "none"
-    epochs: float = 4.0
+    epochs: float = 1.0
     steps: int = 0
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    warmup: int = 50
-    weight_decay: float = 0.01
-    clip: float = 0.5
+    batch_size: int = defaults.BATCH_SIZE
+    learning_rate: float = defaults.LEARNING_RATE
+    warmup: int = defaults.WARMUP_STEPS
+    weight_decay: float = 0.0
+    clip: float = 1.0
     precision: Literal["full", "bf16"] = "full"
     seed: int = 0
     keep_features: bool = True
@@ -116,7 +117,9 @@ def parse_draft(text: str) -> dict[str, Any]:
     for knob in knobs:
         key, _, value = knob.partition("=")
         if key not in known:
-            raise ValueError(f"the draft eagle has no {key!r}; its settings are {', '.join(known)}, as in eagle:vocab=8192.")
+            raise ValueError(
+                f"the draft eagle has no {key!r}; its settings are {', '.join(known)}, as in eagle:vocab=8192."
+            )
         try:
             found[known[key][0]] = known[key][1](value)
         except ValueError:
@@ -157,7 +160,7 @@ def gate_of(text: str) -> Gate:
     Raises:
         ValueError: another gate.
     """
-    gate = parse_gate(text)
+    gate = gate_from_text(text)
     if gate.name not in ("none", "topk", "hellinger"):
         raise ValueError(f"gate {gate.name!r} does not judge rows of a draft: choose none, topk or hellinger.")
     return gate
@@ -202,7 +205,7 @@ def distill_draft(
     on_progress: OnProgress | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
     load: Callable[..., Pair] = load_pair,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], DraftFigures | None]:
     """Train a draft of a teacher and write it.
 
     Args:
@@ -211,7 +214,7 @@ def distill_draft(
         on_progress: stages "load", "teacher", "train". on_row: told each row of the log.
         load: stands in for ``load_pair``.
     Returns:
-        The facts that stand in the draft's JSON: settings, data, seconds, held-out figures.
+        The facts that stand in the draft's JSON: settings, data, seconds, held-out figures; and the figures.
     Raises:
         ValueError, OSError: one sentence that says what to do.
         Stopped: the stop file appeared; what was reached is kept.
@@ -254,7 +257,7 @@ def distill_draft(
         "held_out": asdict(run.figures) if run.figures is not None else None,
     }
     _write(output, run.layer, vocabulary, pair, facts)
-    return facts
+    return facts, run.figures
 
 
 def _open_folder(folder: Path, settings: DraftSettings, resume: bool) -> None:
@@ -382,7 +385,11 @@ class _Run:
             losses.append(self._learn(batches[place]))
             self.step += 1
             if self.step % LOG_EVERY == 0 or self.step == self.n_steps:
-                row: dict[str, Any] = {"step": self.step, "loss": float(torch.stack(losses).mean()), "rate": self._rate()}
+                row: dict[str, Any] = {
+                    "step": self.step,
+                    "loss": float(torch.stack(losses).mean()),
+                    "rate": self._rate(),
+                }
                 losses = []
                 seconds = self.seconds_before + time.monotonic() - started
                 row["seconds"] = round(seconds, 2)
@@ -500,7 +507,9 @@ def _write(output: Path, layer: EagleLayer, vocabulary: Tensor, pair: Pair, fact
         os.replace(partial, target)
         (output / "state.safetensors").unlink(missing_ok=True)
     except OSError as error:
-        raise OSError(f"{target} cannot be written ({error.strerror or error}): free some space, then --resume.") from error
+        raise OSError(
+            f"{target} cannot be written ({error.strerror or error}): free some space, then --resume."
+        ) from error
 
 
 def card(facts: dict[str, Any], teacher_sha256: str) -> str:
@@ -509,12 +518,12 @@ def card(facts: dict[str, Any], teacher_sha256: str) -> str:
     lines = [
         "# A draft for speculative decoding",
         "",
-        f"One EAGLE-like decoder layer over the teacher `{facts['teacher']}` (sha256 `{teacher_sha256}`; no other teacher "
-        "may use it). It borrows the teacher's embedding and its head, cut to "
-        f"{settings['vocabulary']:,} tokens.",
+        f"One EAGLE-like decoder layer over the teacher `{facts['teacher']}` (sha256 `{teacher_sha256}`; no other "
+        f"teacher may use it). It borrows the teacher's embedding and its head, cut to {settings['vocabulary']:,} "
+        "tokens.",
         "",
-        f"Trained on {facts['n_response_tokens']:,} response tokens of {facts['n_texts']:,} texts, {facts['n_steps']:,} steps, "
-        f"{facts['seconds'] / 60:.1f} minutes ({facts['device']}):",
+        f"Trained on {facts['n_response_tokens']:,} response tokens of {facts['n_texts']:,} texts, "
+        f"{facts['n_steps']:,} steps, {facts['seconds'] / 60:.1f} minutes ({facts['device']}):",
         "",
         "```sh",
         facts["command"],

@@ -82,7 +82,7 @@ def draft_figures(
             so_far[rows] &= right
             overlap = torch.minimum(p, q).exp().sum(-1)
             sums[:, step] += torch.stack(
-                [right.double().sum(), so_far[rows].double().sum(), overlap.double().sum(), right.double().sum() * 0 + len(rows)]
+                [values.double().sum() for values in (right, so_far[rows], overlap, torch.ones_like(overlap))]
             ).cpu()
             if step == 0:
                 kl += float((p.exp() * (p - q)).sum())
@@ -122,7 +122,10 @@ def unrolled(layer: EagleLayer, embedding: Tensor, batch: Batch, n_steps: int) -
 
 def in_words(figures: DraftFigures) -> str:
     """One line for a person."""
-    return f"agreement {_short(figures.agreement[:4])}, kept {_short(figures.kept[:4])}, first 1, 2, 3, 10 {_short(figures.among)}"
+    return (
+        f"agreement {_short(figures.agreement[:4])}, kept {_short(figures.kept[:4])}, "
+        f"first 1, 2, 3, 10 {_short(figures.among)}"
+    )
 
 
 def _short(shares: Sequence[float]) -> str:

@@ -124,7 +124,8 @@ def draft_texts(
     """
     trunk, head = teacher.get_decoder(), Head.of(teacher)
     device = head.weight.device
-    order = sorted(range(len(examples)), key=lambda index: -len(examples[index].prompt_ids + examples[index].response_ids))
+    lengths = [len(example.prompt_ids) + len(example.response_ids) for example in examples]
+    order = sorted(range(len(examples)), key=lambda index: -lengths[index])
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(order), PART):
         chosen = [examples[index] for index in order[start : start + PART]]
