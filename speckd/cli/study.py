@@ -27,6 +27,7 @@ def register(commands: Any) -> None:
     command.add_argument(
         "--table", metavar="FILE", help="also add the rows to this table, such as assets/study/runs.csv"
     )
+    command.add_argument("--prepare", action="store_true", help="make what all runs share, and run none")
     command.add_argument("--dry-run", action="store_true", help="say what it would cost, and run nothing")
     command.set_defaults(command=_study)
 
@@ -81,6 +82,7 @@ def _study(options: argparse.Namespace) -> int:
         engine=options.engine,
         address=options.address,
         minutes=options.minutes,
+        prepare_only=options.prepare,
         on_row=tell,
     )
     if options.table:

@@ -42,6 +42,7 @@ FIRST_COLUMNS = (
     "block_efficiency_greedy", "block_efficiency_sampled", "grad_norm_spread", "largest_jump", "diverged",
     "bite_tokens", "bite_gradient",
 )  # fmt: skip
+LAST_SECONDS = 40.0  # before the limit: what a run whose student is kept has for its figures
 LAST_COLUMNS = ("seconds", "figure_seconds", "device", "torch", "cell", "command")
 _RENAMED = {"divergence": "objective", "gates": "gate"}  # a setting whose name is a figure's
 
@@ -53,6 +54,11 @@ class Machine:
     folder: str
     device: str = "cpu"
     dtype: str = "float32"
+
+    @property
+    def stop_file(self) -> Path:
+        """When it appears, runs whose student is kept end after the step at hand, and keep what was reached."""
+        return Path(self.folder) / "stop"
 
     def cell_folder(self, cell: Cell) -> Path:
         return Path(self.folder) / "cells" / cell.name
@@ -239,12 +245,15 @@ def _train_and_measure(machine: Machine, cell: Cell, folder: Path) -> tuple[Row,
 
     started = time.monotonic()
     status = "done"
+    stop_file = str(machine.stop_file) if cell.keep else None
     before: Row = {}
     try:
         with _no_words():
             records = distill(settings, on_row=lambda _, one: log.append(one), load=bench.load, watch=watch,
-                              on_trained=measure, keep_student=cell.keep)  # fmt: skip
+                              on_trained=measure, keep_student=cell.keep, stop_file=stop_file)  # fmt: skip
         before = dict(records[0].before)
+        if records[0].settings["steps"] < settings.steps:
+            status = f"stopped at {records[0].settings['steps']}"
     except NonFiniteLoss as error:
         status, kept["error"] = "not finite", str(error)
     except Exception as error:
@@ -360,6 +369,7 @@ def run_here(
     """
     context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
     limit = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    machine.stop_file.unlink(missing_ok=True)
     waiting = list(cells)[::-1]
     workers: list[_Worker] = []
     first = _Worker(context, machine)
@@ -369,6 +379,8 @@ def run_here(
     try:
         while True:
             busy = [worker for worker in workers if worker.cell is not None]
+            if time.monotonic() >= limit - LAST_SECONDS and not machine.stop_file.exists():
+                machine.stop_file.touch()
             if (prepared and not waiting and not busy) or not workers or time.monotonic() >= limit:
                 return
             ready = multiprocessing.connection.wait(
@@ -396,7 +408,10 @@ def run_here(
                     worker.ask(("run", worker.cell))
     finally:
         for worker in workers:
-            worker.end()
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(10)
+            worker.connection.close()
 
 
 class _Worker:
@@ -413,11 +428,6 @@ class _Worker:
     def ask(self, message: tuple[str, Any]) -> None:
         self.asked = True
         self.connection.send(message)
-
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.join(10)
-        self.connection.close()
 
 
 def _serve(connection: Any, machine: Machine) -> None:
@@ -473,6 +483,7 @@ def run_study(
     engine: str = "here",
     address: str | None = None,
     minutes: float | None = None,
+    prepare_only: bool = False,
     on_row: OnRow | None = None,
 ) -> list[Row]:
     """Run what is left of some plans, and write the table.
@@ -483,6 +494,7 @@ def run_study(
         processes: of this machine.
         engine: "here" or "dask". address: of a Dask scheduler; a local cluster is made where none is given.
         minutes: give up after so many; what is finished is kept.
+        prepare_only: make what all runs share (texts, the teacher's cache and answers), and run none.
         on_row: told (done, all, row) for each finished run.
     Returns:
         The rows of all finished cells, in the plans' order.
@@ -491,7 +503,10 @@ def run_study(
     left = [cell for cell in cells if read_row(machine, cell) is None]
     n_done = len(cells) - len(left)
     texts = {f"{plan.name}.{name}": text for plan in plans for name, text in plan.texts.items()}
-    if left:
+    if prepare_only:
+        Path(machine.folder).mkdir(parents=True, exist_ok=True)
+        prepare(machine, cells, texts)
+    elif left:
         if engine == "dask":
             rows = run_on_dask(machine, left, texts, address, processes)
         else:
