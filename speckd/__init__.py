@@ -45,6 +45,10 @@ _LAZY = {  # the trainer's libraries take seconds to import, and inspecting need
     "prepare_student": "speckd.training.prepare",
     "read_examples": "speckd.data",
     "evaluate_pair": "speckd.evaluation",
+    "DecodeRecord": "speckd.decoding.record",
+    "DecodingStopped": "speckd.decoding.decode",
+    "decode": "speckd.decoding.decode",
+    "measure_costs": "speckd.decoding.decode",
 }
 
 
@@ -61,6 +65,8 @@ __all__ = [
     "AdaKD",
     "AdaSPEC",
     "AllOpen",
+    "DecodeRecord",
+    "DecodingStopped",
     "Gate",
     "GatedLoss",
     "Head",
@@ -82,6 +88,7 @@ __all__ = [
     "TopKSchedule",
     "Trace",
     "__version__",
+    "decode",
     "evaluate_pair",
     "forward_kl",
     "gate_named",
@@ -91,6 +98,7 @@ __all__ = [
     "inspect",
     "jsd",
     "load_pair",
+    "measure_costs",
     "plain_loss",
     "prepare_student",
     "read_examples",

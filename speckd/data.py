@@ -367,3 +367,32 @@ class ShuffledByLength(Sampler[int]):
             steps += [pool[at : at + self.step_size] for at in range(0, len(pool), self.step_size)]
         for index in torch.randperm(len(steps), generator=generator).tolist():
             yield from steps[index]
+
+
+# --- tokens as a person reads them ---------------------------------------------------------------------------------
+
+
+def token_text(tokenizer: Any, token_id: int) -> str:
+    """One token as a person reads it; a token that is only part of a character shows its bytes, as ``<F0 9F>``."""
+    raw = tokenizer.convert_ids_to_tokens(token_id)
+    if raw is None:  # a padded row that the tokenizer does not know
+        return f"<{token_id}>"
+    if "▁" in raw:  # SentencePiece writes a space so, and decoding one token alone would drop it
+        return raw.replace("▁", " ")
+    text = tokenizer.decode([token_id])
+    if "�" not in text:
+        return text
+    try:
+        return "<" + " ".join(f"{_BYTE_OF[letter]:02X}" for letter in raw) + ">"
+    except KeyError:
+        return raw
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters by which byte-level BPE writes the 256 bytes (GPT-2's table)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_letters()

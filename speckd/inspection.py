@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from speckd import divergences as div
+from speckd.data import token_text
 from speckd.draws import K_MAX, Draws, draw_and_verify, row_uniforms
 from speckd.heads import Head, trunk_of
 from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
@@ -455,29 +456,3 @@ def _assemble(
         draws=Draws(measured["draws.ids"], measured["draws.acceptance"], measured["draws.coins"]),
         ranks=selector_ranks(measured, seed),
     )
-
-
-def token_text(tokenizer: Any, token_id: int) -> str:
-    """One token as a person reads it; a token that is only part of a character shows its bytes, as ``<F0 9F>``."""
-    raw = tokenizer.convert_ids_to_tokens(token_id)
-    if raw is None:  # a padded row that the tokenizer does not know
-        return f"<{token_id}>"
-    if "▁" in raw:  # SentencePiece writes a space so, and decoding one token alone would drop it
-        return raw.replace("▁", " ")
-    text = tokenizer.decode([token_id])
-    if "�" not in text:
-        return text
-    try:
-        return "<" + " ".join(f"{_BYTE_OF[letter]:02X}" for letter in raw) + ">"
-    except KeyError:
-        return raw
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letters by which byte-level BPE writes the 256 bytes (GPT-2's table)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_letters()

@@ -8,13 +8,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from speckd.cli import distill, evaluate, inspect, prepare, study
+from speckd.cli import decode, distill, evaluate, inspect, prepare, study
 from speckd.cli.terminal import INTERRUPTED, USER_ERROR, printable, say
 
 PROGRAM = "python -m speckd"
 COMMANDS = (
     prepare,
     inspect,
+    decode,
     distill,
     evaluate,
     study,

@@ -5,12 +5,15 @@ has drafted since. Nodes are numbered from 0 in the order in which they were dra
 A chain is the tree in which each node's parent is the one before it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from speckd.decoding.forward import Forward
+from speckd.heads import Head
 
 
 class Draft(Protocol):
@@ -20,11 +23,13 @@ class Draft(Protocol):
         name: as a person writes it, knobs included: "student:vocab=8192".
         vocabulary: (V',) int64, the token ids that its rows name, ascending; None where they are the teacher's V.
         wants_features: whether ``commit`` reads the teacher's hidden states.
+        drafts_trees: whether ``extend`` takes several children of one node.
     """
 
     name: str
     vocabulary: Tensor | None
     wants_features: bool
+    drafts_trees: bool
 
     def commit(self, ids: Sequence[int], features: Tensor | None, nodes: Sequence[int]) -> Tensor | None:
         """Take in tokens that now stand in the text; what else was drafted in the last round is forgotten.
@@ -94,3 +99,132 @@ class Nodes:
     @property
     def is_chain(self) -> bool:
         return all(parent == node - 1 for node, parent in enumerate(self.parents))
+
+
+class ModelDraft:
+    """A whole model as a draft: the pair's student, or any that shares the teacher's vocabulary.
+
+    Args:
+        forward: the model's, empty.
+        name: as the draft is written.
+        head: the model's head, where it is cut to ``frequent``.
+        frequent: token ids that a cut head keeps, beside those of the prompt and ``always``; None keeps all. The text
+            stays exact, since the teacher verifies over the whole vocabulary (FR-Spec, thunlp/FR-Spec).
+        always: token ids that are kept in any case, such as those that end a text.
+    """
+
+    wants_features = False
+    drafts_trees = True
+
+    def __init__(
+        self,
+        forward: Forward,
+        name: str = "student",
+        head: Head | None = None,
+        frequent: Sequence[int] | None = None,
+        always: Sequence[int] = (),
+    ) -> None:
+        self.forward, self.name, self.head = forward, name, head
+        self.frequent, self.always = frequent, always
+        self.vocabulary: Tensor | None = None
+        self._cut: Head | None = None
+        self._base, self._nodes = 0, Nodes.empty()
+
+    def fresh(self) -> "ModelDraft":
+        return ModelDraft(self.forward.fresh(), self.name, self.head, self.frequent, self.always)
+
+    def _cut_head(self, prompt_ids: Sequence[int]) -> None:
+        assert self.head is not None and self.frequent is not None
+        kept = sorted({*self.frequent, *prompt_ids, *self.always})
+        self.vocabulary = torch.tensor(kept, device=self.head.weight.device)
+        bias = self.head.bias[self.vocabulary] if self.head.bias is not None else None
+        self._cut = replace(self.head, weight=self.head.weight[self.vocabulary], bias=bias)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        if self._cut is None:
+            return self.forward.logits(hidden)
+        with torch.inference_mode():
+            return self._cut.logits(hidden)
+
+    def commit(self, ids: Sequence[int], features: Tensor | None, nodes: Sequence[int]) -> Tensor:
+        if self.frequent is not None and self._cut is None:
+            self._cut_head(ids)
+        self.forward.keep(self._base, nodes)
+        hidden = self.forward.feed(ids[len(nodes) :])
+        self._base, self._nodes = self.forward.length, Nodes.empty()
+        return self._logits(hidden[-1:])[0]
+
+    def extend(self, tokens: Sequence[int], parents: Sequence[int]) -> Tensor:
+        added = self._nodes.add(parents)
+        if self._nodes.is_chain:
+            return self._logits(self.forward.feed(tokens))
+        places = [self._base + self._nodes.depths[node] - 1 for node in added]
+        return self._logits(self.forward.feed(tokens, places, self._nodes.mask(added)))
+
+
+class LookupDraft:
+    """Prompt lookup: what followed the last time the text's last few tokens stood together. The free control.
+
+    Args:
+        vocabulary_size: V.
+        longest, least: tokens that have to match, the longest match first.
+        depth: tokens proposed at most.
+    Source: prompt lookup decoding, as in transformers.
+    """
+
+    wants_features = False
+    drafts_trees = False
+    vocabulary: Tensor | None = None
+
+    def __init__(self, vocabulary_size: int, longest: int = 3, least: int = 2, depth: int = 10) -> None:
+        self.vocabulary_size, self.longest, self.least, self.depth = vocabulary_size, longest, least, depth
+        self.name = "lookup" if (longest, least) == (3, 2) else f"lookup:longest={longest}:least={least}"
+        self.text: list[int] = []
+        self.found: list[int] = []
+
+    def fresh(self) -> "LookupDraft":
+        return LookupDraft(self.vocabulary_size, self.longest, self.least, self.depth)
+
+    def commit(self, ids: Sequence[int], features: Tensor | None, nodes: Sequence[int]) -> Tensor | None:
+        self.text += ids
+        self.found = self._look_up()
+        return self._sure_of(self.found[0]) if self.found else None
+
+    def extend(self, tokens: Sequence[int], parents: Sequence[int]) -> Tensor:
+        next_places = [parent + 2 for parent in parents]
+        return torch.stack([self._sure_of(self.found[n] if n < len(self.found) else None) for n in next_places])
+
+    def _sure_of(self, token: int | None) -> Tensor:
+        """Logits that leave one token possible, or none."""
+        row = torch.full((self.vocabulary_size,), -torch.inf)
+        if token is not None:
+            row[token] = 0.0
+        return row
+
+    def _look_up(self) -> list[int]:
+        text = self.text
+        for size in range(self.longest, self.least - 1, -1):
+            tail = text[-size:]
+            for start in range(len(text) - size - 1, -1, -1):
+                if text[start : start + size] == tail:
+                    return text[start + size : start + size + self.depth]
+        return []
+
+
+@dataclass
+class Fitted:
+    """A draft that fits a pair.
+
+    Attributes:
+        name: with its knobs.
+        draft: what proposes; None decodes plainly.
+        rounds: makes the rounds of one text from (target, rule, policy, prompt ids, length, ...).
+        probe: a draft with nothing read yet whose steps can be timed.
+        verify_share: share of the teacher's layers that a drafted row still has to run through.
+    """
+
+    name: str
+    draft: Draft | None
+    rounds: Callable[..., Any]
+    probe: Callable[[], Draft]
+    verify_share: float = 1.0

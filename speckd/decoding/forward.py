@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from speckd.decoding.lean import lean_forward_of
-from speckd.heads import Head
+from speckd.heads import Head, trunk_of
 
 Ids = Sequence[int] | Tensor
 NEAR_TIE_FACTOR = 10.0  # two logits closer than this many measured errors of a batched pass are decided by one row
@@ -101,12 +101,6 @@ class LayeredForward(Forward, Protocol):
     def length_at(self, layer: int) -> int:
         """Rows in one layer's cache."""
         ...
-
-
-def trunk_of(model: Any) -> Any:
-    """The decoder without its head, adapters left in place."""
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    return base.get_decoder()
 
 
 def ids_tensor(ids: Ids, device: torch.device) -> Tensor:
@@ -300,6 +294,15 @@ def difference(first: Forward, second: Forward, cropped: bool = False) -> float:
         second.feed(ids[:4])
         second.crop(half)
         came = torch.cat([came, second.feed(ids[half:])])
+    return float((came - expected).abs().max() / expected.abs().max())
+
+
+def difference_in_layers(forward: LayeredForward, layer: int) -> float:
+    """The same difference between a whole pass and one that stops after ``layer`` layers and goes on from there."""
+    ids = probe_ids(forward.vocabulary_size)
+    expected = forward.feed(ids)
+    forward.crop(0)
+    came = forward.norm(forward.run(forward.run(forward.embed(ids), 0, layer), layer, forward.n_layers))
     return float((came - expected).abs().max() / expected.abs().max())
 
 
