@@ -27,7 +27,7 @@ BUSY    := $(VENV)/.unfinished
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup app test test-quick test-long coverage check format bench browser space space-check clean
+.PHONY: help setup app test test-quick test-long coverage check dist format bench browser space space-check clean
 
 help: ## list these targets
 	@echo "make TARGET [PYTHON=python3] [HOST=127.0.0.1] [PORT=7860] [SPACE=owner/name] [ARGS='for pytest']"
@@ -61,6 +61,12 @@ check: $(DEV) ## linter, formatter and types of Python and of the page's scripts
 	@$(PY) tests/hygiene.py secrets
 	@$(PY) tests/hygiene.py audit # says so, and is no failure, where no vulnerability service can be reached
 
+dist: $(DEV) ## a wheel of the library with its students, and the API reference on one page, in dist/
+	@rm -rf build dist && mkdir dist # an old build/ would put what was deleted into the wheel
+	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . && rm -rf build
+	@$(PY) tests/reference.py dist/speckd-reference.html
+	@ls -l dist
+
 format: $(DEV) ## let the linter and the formatter mend what they can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
@@ -86,7 +92,7 @@ clean: ## remove .venv and the caches (converted models in the user's cache fold
 # A package that pip was still installing when it was killed looks installed to pip. So a set-up in progress leaves its
 # process id in .venv/.unfinished, and one that finds the mark of a dead set-up starts again from nothing. This is done
 # while this file is read (but not for `make -n`), because a stamp must be gone before make looks at it.
-ifneq ($(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter setup app test test-quick test-long coverage check format bench browser space space-check,$(MAKECMDGOALS))),)
+ifneq ($(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter setup app test test-quick test-long coverage check dist format bench browser space space-check,$(MAKECMDGOALS))),)
   ifneq ($(wildcard $(BUSY)),)
     ifeq ($(shell kill -0 "$$(cat $(BUSY))" 2>/dev/null && echo alive),alive)
       $(error Another set-up is at work in $(VENV) (process $(shell cat $(BUSY))): wait for it, or run `make clean` if that is not so)

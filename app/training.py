@@ -51,6 +51,7 @@ PROMPTS, ANSWERS, HELD_OUT = (
     "assets/responses/heldout-greedy.jsonl",
 )
 SHIPPED_EXAMPLES = 96  # of the shipped data, so that their teacher cache is made once and stays small
+HELD_OUT_EXAMPLES = 16
 LENGTH, OWN_LENGTH = 128, 256  # tokens of prompt and response: the shipped texts are short, a visitor's may be longer
 GATES = ("topk", "speck", "none", "hellinger", "adakd", "student_entropy", "teacher_entropy", "random")
 RESPONSES = ("file", "teacher", "student", "mixed")
@@ -168,7 +169,7 @@ class TrainingRequest:
             teacher=self.teacher,
             student=self.student,
             eval_data=HELD_OUT,
-            eval_limit=16,
+            eval_limit=HELD_OUT_EXAMPLES,
             limit=SHIPPED_EXAMPLES if shipped and not writes else seen,
             max_length=LENGTH if shipped else OWN_LENGTH,
             responses=self.responses,

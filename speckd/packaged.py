@@ -169,11 +169,14 @@ def is_whole(folder: Path) -> bool:
 
 
 def students_folder() -> Path | None:
-    """Where the packaged students' adapters lie: assets/students beside the package, or under the current folder."""
-    for root in (Path(__file__).resolve().parents[1], Path.cwd()):
-        if (root / "assets" / "students").is_dir():
-            return root / "assets" / "students"
-    return None
+    """Where the packaged students' adapters lie.
+
+    A wheel has them inside the package, a checkout in assets/students beside it. The current folder may hold such an
+    assets/students too.
+    """
+    package = Path(__file__).resolve().parent
+    places = (package / "students", *(root / "assets" / "students" for root in (package.parent, Path.cwd())))
+    return next((place for place in places if place.is_dir()), None)
 
 
 @contextlib.contextmanager

@@ -181,8 +181,8 @@ def _packaged_student(name: str, teacher_folder: Path, dtype: torch.dtype) -> tu
     folder = students_folder()
     if folder is None or not (folder / name / "adapter_model.safetensors").exists():
         raise ModelUnavailable(
-            f"The packaged student {name!r} is not here: run from a checkout of the project, where assets/students "
-            "holds it, or choose the student 'raw'."
+            f"The packaged student {name!r} is not here: install the project's wheel, which carries it, or run from a "
+            "checkout, where assets/students holds it, or choose the student 'raw'."
         )
     return _load_adapter(folder / name, teacher_folder, dtype, name), fingerprint(folder / name)
 

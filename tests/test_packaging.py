@@ -1,13 +1,19 @@
 """The files that install and publish the project agree with one another and with the code."""
 
 import ast
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -161,25 +167,82 @@ def test_library_imports_neither_gradio_nor_plotly() -> None:
     assert run.stdout.strip() == ""
 
 
-def test_wheel_carries_every_file_of_the_library_and_nothing_else(tmp_path: Path) -> None:
-    """By setuptools' own file discovery, which a wheel is made from: a built wheel would take ten seconds more."""
-    code = (
-        "import sys\n"
-        "from setuptools import Distribution\n"
-        "found = Distribution({'script_name': 'setup.py'})\n"
-        "found.parse_config_files()\n"
-        "build = found.get_command_obj('build_py')\n"
-        "build.ensure_finalized()\n"
-        "build.build_lib = sys.argv[1]\n"
-        "print(*build.get_outputs(include_bytecode=False), sep='\\n')\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    packed = {Path(line).relative_to(tmp_path) for line in run.stdout.splitlines() if line.startswith(str(tmp_path))}
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel as `make dist` builds it, from a copy: a build leaves things behind."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in ("pyproject.toml", "setup.py", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("speckd", "assets/students"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(target), "."]
+    done = subprocess.run(build, cwd=source, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    (built,) = target.iterdir()
+    return built
+
+
+@pytest.mark.slow
+def test_wheel_carries_every_file_of_the_library_its_students_and_nothing_else(wheel: Path) -> None:
+    packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     kinds = {".py", ".js", ".css", ".html"}
     ours = {path.relative_to(ROOT) for path in (ROOT / "speckd").rglob("*") if path.suffix in kinds}
-    assert ours == packed
-    assert any(path.suffix == ".js" for path in packed)
+    students = {
+        Path("speckd") / path.relative_to(ROOT / "assets")
+        for path in (ROOT / "assets" / "students").rglob("*")
+        if path.is_file()
+    }
+    assert packed == {path.as_posix() for path in ours | students}
+    assert any(name.endswith(".js") for name in packed) and any(name.endswith(".safetensors") for name in packed)
+    assert wheel.stat().st_size < 20_000_000
+
+
+@pytest.mark.packaged
+@pytest.mark.slow
+def test_an_installed_wheel_inspects_where_there_is_no_checkout(wheel: Path, tmp_path: Path) -> None:
+    """In an environment that has the dependencies, and nothing of this checkout."""
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip())
+    # A folder named in a .pth file is searched, but .pth files in it, such as that of this checkout, are not read.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", str(wheel)]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "work").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [python, "-m", "speckd", "inspect", "Why is the sky blue?", "--max-new-tokens", "6", "--json", "sky.json"]
+    done = subprocess.run(command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "TAR" in done.stdout
+    assert json.loads((tmp_path / "work" / "sky.json").read_text())["config"]["student"] == "healed"
+    where = [python, "-c", "import speckd; print(speckd.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()).is_relative_to(packages)
+
+
+def test_the_citation_names_this_version_and_the_paper() -> None:
+    import speckd
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["version"] == speckd.__version__ and citation["license"] == pyproject()["project"]["license"]
+    (paper,) = citation["references"]
+    assert paper["url"] == "https://arxiv.org/abs/2510.24021"
+
+
+@pytest.mark.slow
+def test_the_reference_holds_every_public_name_with_its_docstring() -> None:
+    code = "from tests import reference; print(reference.page())"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    import speckd
+
+    missing = [name for name in speckd.__all__ if f'id="{name}"' not in done.stdout]
+    assert missing == []
+    assert "large where the student misses what the teacher finds likely" in done.stdout or "Hinton" in done.stdout
 
 
 def test_notice_names_what_the_project_builds_on() -> None:

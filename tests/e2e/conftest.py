@@ -59,8 +59,8 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def address_with_models() -> Iterator[str]:
-    """The page with the packaged pair behind it."""
-    yield from _serve("--models")
+    """The page with the packaged pair behind it, and few examples to train on."""
+    yield from _serve("--models", "--brief")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """The real page in a process of its own, on PORT. `python tests/e2e/serve.py` serves it without models, with --models
 the packaged pair stands behind it, with --missing no model can be had, --panels serves panels side by side, and with
 --distill made-up training runs stand behind the Distill tab (tests/e2e/scripted.py); --learn serves the Learn tab alone
-(tests/e2e/learn_page.py). With
---stand-in, models that answer at once with made-up traces (tests/app/stand_in.py)."""
+(tests/e2e/learn_page.py). With --stand-in, models that answer at once with made-up traces (tests/app/stand_in.py). With
+--brief, a training's shipped data is its first dozen examples: the teacher reads all of them before the first run."""
 
 import os
 import sys
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import gradio as gr
 
 import speckd
+from app import training
 from app.main import build, launch_options
 
 
@@ -57,6 +58,8 @@ if __name__ == "__main__":
         from tests.app import stand_in
 
         stand_in.install(float(os.environ.get("STAND_IN_SECONDS", 0)))
+    if "--brief" in sys.argv:
+        training.SHIPPED_EXAMPLES, training.HELD_OUT_EXAMPLES = 12, 4
     if "--panels" in sys.argv:
         page = panels_side_by_side()
     elif "--distill" in sys.argv:
