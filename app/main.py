@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import sys
+from importlib.util import find_spec
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -86,13 +87,14 @@ def launch_options(page: gr.Blocks) -> dict[str, Any]:
         "head": panels.preload(),
         "app_kwargs": {
             "routes": [*panels.routes(), *routes],
-            "middleware": guard.middleware(settings.max_request_bytes),
+            "middleware": guard.middleware(settings),
         },
         # Runs that wait hold threads. Threads of their own (any number but 40, gradio's and the page's) leave the
         # page's free: it opens at once, however many wait.
         "max_threads": 2 * settings.max_waiting + 25,
         "footer_links": [],
         "ssr_mode": False,
+        "mcp_server": find_spec("mcp") is not None,  # the two public functions as tools for agents
         "show_error": False,
         "state_session_capacity": settings.kept_sessions,
         "max_file_size": 1,  # the page sends no files, and app/guard.py closes gradio's upload route

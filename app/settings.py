@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
 
 @dataclass(frozen=True)
 class PinnedPair:
@@ -49,6 +51,8 @@ class Settings:
         zero_gpu: models run in short GPU loans (a Space with SPACES_ZERO_GPU).
         own_models: whether a visitor may name Hub ids or folders of their own.
         pairs: pairs that a visitor may choose by name all the same, at pinned revisions: nobody can swap the files.
+        hosts: the names that this server answers to: its own machine's, HOST, the Space's, and those in SPECKD_HOSTS
+            with commas between; "*" where it listens on all addresses, which are then names, too.
         max_prompt_characters: a question is a few lines; longer text belongs in the given response.
         max_prompt_tokens: emoji and rare scripts cost several tokens a character, and attention grows with the square.
         max_response_characters: of given text.
@@ -78,6 +82,7 @@ class Settings:
     zero_gpu: bool = False
     own_models: bool = True
     pairs: tuple[PinnedPair, ...] = ()
+    hosts: tuple[str, ...] = LOCAL
     max_prompt_characters: int = 8_000
     max_prompt_tokens: int = 2_048
     max_response_characters: int = 20_000
@@ -136,10 +141,11 @@ def settings_for(environment: Mapping[str, str] = os.environ) -> Settings:
     on_a_space = bool(environment.get("SPACE_ID"))
     settings = ON_A_SPACE if on_a_space else Settings()
     changes: dict[str, object] = {"zero_gpu": on_a_space and _is_true(environment.get("SPACES_ZERO_GPU", ""))}
+    changes["hosts"] = _hosts(environment)
     for setting in fields(Settings):
         name = f"SPECKD_{setting.name.upper()}"
         value = environment.get(name)
-        if value is None or setting.name in ("place", "zero_gpu"):
+        if value is None or setting.name in ("place", "zero_gpu", "hosts"):
             continue
         if setting.name == "pairs":
             changes["pairs"] = _read_pairs(value)
@@ -150,6 +156,18 @@ def settings_for(environment: Mapping[str, str] = os.environ) -> Settings:
         else:
             raise ValueError(f"{name} is {value!r}: set it to a whole number above 0, or leave it out.")
     return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _hosts(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of this server, in small letters and without ports."""
+    space = environment.get("SPACE_ID", "")
+    named = [environment.get("HOST") or ("0.0.0.0" if space else "127.0.0.1")]
+    if space:  # owner/name is served as owner-name.hf.space
+        named += [environment.get("SPACE_HOST", ""), re.sub(r"[^a-z0-9]+", "-", space.lower()).strip("-") + ".hf.space"]
+    named += environment.get("SPECKD_HOSTS", "").split(",")
+    names = [re.sub(r":\d+$", "", name.strip().lower()).strip("[]") for name in named]
+    names = ["*" if name in ("0.0.0.0", "::", "") and i == 0 else name for i, name in enumerate(names)]
+    return tuple(dict.fromkeys([*LOCAL, *filter(None, names)]))
 
 
 def _read_pairs(text: str) -> tuple[PinnedPair, ...]:

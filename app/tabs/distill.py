@@ -160,7 +160,20 @@ def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
     ) -> Iterator[dict[str, Any]]:
         """Train a student for a few steps, and get the rows that the page's charts show, as they come.
 
-        Each answer is {"state", "text", "events"}: events since the last one, in the form of speckd/recording.py.
+        Each answer is {"state", "text", "events"}: events since the last one, in the form of a recorded run.
+
+        Args:
+            student: who is trained: "young", "healed" or "raw" of the packaged pair, or a listed name.
+            gates: one or two rules with a comma between, such as "topk:k=5:beta=0.01,none"; two race side by side.
+            data: "shipped" for the prompts that come with the page, "text" for those in the argument of that name.
+            text: prompts, one a line, or JSON lines with "prompt" and "response".
+            responses: where answers to the prompts come from: "file", "teacher" or "student".
+            steps: how many steps each racer takes.
+            batch_size: texts in a step.
+            learning_rate: the largest step size; it rises at first and falls towards the end.
+            lora_rank: the rank of the adapter that is trained.
+            seed: names the order of the texts and every draw.
+            teacher: "packaged", or a listed name.
         """
         import secrets
 

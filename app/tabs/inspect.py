@@ -240,6 +240,21 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
 
         The answer is a trace as speckd.Trace.to_dict writes it (speckd.Trace.from_dict reads it), with one more entry,
         "gate": the gate asked for, its acceptance rate "tar", and the "plain" and "gated" mean divergence in nats.
+
+        Args:
+            prompt: the question that the teacher or the student answers.
+            teacher: "packaged", or a name from the list of pairs that this server allows.
+            student: "healed", "young" or "raw" of the packaged pair, or a listed name.
+            source: who writes the answer: "teacher" or "student".
+            response: a given answer to look at instead of a written one; empty to have one written.
+            do_sample: draw the answer at the temperature instead of taking the likeliest token each time.
+            max_new_tokens: the longest answer, in tokens.
+            temperature: what both models' scores are divided by before the softmax; above 0.
+            seed: names the sample, the draws and the coins; a whole number from 0 on.
+            gate: "topk", "speck" or "none".
+            k: how many of the teacher's likeliest tokens, or of the student's draws, may accept; 1 to 50 for speck.
+            beta: the weight of a rejected token, 0 to 1.
+            divergence: "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl" or "tvd".
         """
         try:
             chosen, name = read_gate({"gate": gate, "k": k, "beta": beta, "divergence": divergence})

@@ -19,7 +19,7 @@ from app import engine as engines
 from app.engine import Engine, Question, Step
 from app.guard import OPEN, POLICY, Guard, refusal, route_path
 from app.sessions import Shelf
-from app.settings import ON_A_SPACE, SMOLLM2, Settings
+from app.settings import LOCAL, ON_A_SPACE, SMOLLM2, Settings, settings_for
 from tests.app import stand_in
 
 MARK = "a question with a mark-7391 in it"
@@ -217,14 +217,26 @@ BLOCKS: Any = SimpleNamespace(  # as much of a gr.Blocks as the door looks at
     blocks={3: SimpleNamespace(stop=SimpleNamespace(_is_server_fn=True), load=lambda: None)},
     fns={
         0: SimpleNamespace(api_name="run", api_visibility="private", inputs=[], targets=[(3, "run")]),
-        1: SimpleNamespace(api_name="inspect", api_visibility="public", inputs=[1, 2], targets=[(None, None)]),
+        1: SimpleNamespace(
+            api_name="inspect",
+            api_visibility="public",
+            inputs=[1, 2],
+            targets=[(None, None)],
+            fn=lambda prompt, k=5, request=None: None,
+        ),
         2: SimpleNamespace(api_name="leave", api_visibility="private", inputs=[], targets=[(0, "unload")]),
     },
 )
 
 
 def knock(
-    path: str, method: str = "GET", body: bytes = b"", limit: int = 1_000, **scope: Any
+    path: str,
+    method: str = "GET",
+    body: bytes = b"",
+    limit: int = 1_000,
+    host: str = "localhost:7860",
+    hosts: tuple[str, ...] = LOCAL,
+    **scope: Any,
 ) -> tuple[int, dict[str, str]]:
     """Status and headers of the guard before a server that answers 200 to everything it is asked."""
     sent: list[dict[str, Any]] = []
@@ -249,7 +261,8 @@ def knock(
 
     page = SimpleNamespace(get_blocks=lambda: BLOCKS)
     asked = {"type": "http", "method": method, "path": path, "headers": [], "root_path": "", "app": page, **scope}
-    asyncio.run(Guard(app, limit)(asked, receive, send))  # type: ignore[arg-type]
+    asked["headers"] = [(b"host", host.encode()), *asked["headers"]]
+    asyncio.run(Guard(app, limit, hosts)(asked, receive, send))  # type: ignore[arg-type]
     if not sent:
         return 0, {}
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -261,6 +274,7 @@ def knock(
         "/", "/config", "/parts/speckd.js", "/kept/aB_-9/0.zip", "/gradio_api/queue/join", "/gradio_api/queue/data",
         "/gradio_api/component_server/", "/gradio_api/heartbeat/abc123", "/assets/index-1.js", "/theme.css",
         "/gradio_api/call/inspect", "/gradio_api/call/inspect/0a1b", "/gradio_api/info", "/static/js/x.js",
+        "/gradio_api/openapi.json", "/gradio_api/call/v2/inspect/0a1b", "/gradio_api/mcp", "/gradio_api/mcp/",
     ],
 )  # fmt: skip
 def test_what_the_page_uses_is_open(path: str) -> None:
@@ -275,7 +289,8 @@ def test_what_the_page_uses_is_open(path: str) -> None:
         "/gradio_api/vibe-edit", "/gradio_api/run/inspect", "/gradio_api/api/inspect", "/gradio_api/runs",
         "/gradio_api/run-history/connect", "/monitoring", "/dev/reload", "/gradio_api/stream/a/close",
         "/gradio_api/custom_component/0/x/y/z", "/gradio_api/deep_link", "/gradio_api/profiling/clear", "/login",
-        "/parts/../app.py", "/parts/a/b", "/kept/../x", "/kept/k/../../x", "//", "/config/x", "/gradio_api/mcp",
+        "/parts/../app.py", "/parts/a/b", "/kept/../x", "/kept/k/../../x", "//", "/config/x", "/gradio_api/mcp/sse",
+        "/gradio_api/mcp/messages/", "/gradio_api/mcp/schema", "/gradio_api/call/v2/run", "/gradio_api/call/v2/",
         "/gradio_api/call/run", "/.git/config", "/app.py", "/svelte/x", "/gradio_api/queue/status", "/parts/x\n",
     ],
 )  # fmt: skip
@@ -321,6 +336,26 @@ def test_requests_are_bounded_whatever_length_they_promise() -> None:
         ("call/inspect", {"data": ["a", ["b"]]}, "Each value"),
         ("call/inspect", {"data": ["a", "b", "c"]}, "takes 2 values"),
         ("call/distill", {"data": []}, "no such function"),
+        ("call/v2/inspect", {"prompt": "a"}, None),
+        ("call/v2/inspect", {"prompt": "a", "k": 3}, None),
+        ("call/v2/inspect", {"k": 3}, "'prompt' is missing"),
+        ("call/v2/inspect", {"prompt": "a", "request": 1}, "no argument 'request'"),
+        ("call/v2/inspect", {"prompt": "a", "oauth_token": "x"}, "no argument 'oauth_token'"),
+        ("call/v2/inspect", {"prompt": {"path": "/etc/passwd", "meta": {}}}, "Each value"),
+        ("call/v2/inspect", [1], "JSON object"),
+        ("call/v2/run", {}, "no such function"),
+        ("mcp", {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"capabilities": {}}}, None),
+        ("mcp", {"jsonrpc": "2.0", "method": "notifications/initialized"}, None),
+        ("mcp", {"method": "tools/call", "params": {"name": "inspect", "arguments": {"prompt": "a"}}}, None),
+        ("mcp", {"method": "tools/call", "params": {"name": "lab_inspect", "arguments": {"prompt": "a"}}}, None),
+        ("mcp", {"method": "tools/call", "params": {"name": "run", "arguments": {}}}, "no such function"),
+        ("mcp", {"method": "tools/call", "params": {"name": "inspect"}}, "'prompt' is missing"),
+        ("mcp", {"method": "tools/call", "params": {"name": "inspect", "arguments": {"prompt": []}}}, "Each value"),
+        ("mcp", {"method": "tools/call", "params": {"name": "inspect", "arguments": [1]}}, "JSON object"),
+        ("mcp", {"method": "tools/call", "params": {"arguments": {}}}, "by its name"),
+        ("mcp", {"method": "tools/call"}, "by its name"),
+        ("mcp", {"method": "resources/read", "params": {"a": [{"path": "/etc/passwd"}]}}, "no files"),
+        ("mcp", [{"method": "tools/call"}], "JSON object"),
         ("component_server", {"component_id": 3, "fn_name": "stop", "session_hash": "s", "data": {"a": [1]}}, None),
         ("component_server", {"component_id": 3, "fn_name": "load", "session_hash": "s"}, "no such function"),
         ("component_server", {"component_id": 3, "fn_name": "__class__", "session_hash": "s"}, "no such function"),
@@ -349,6 +384,25 @@ def test_every_answer_tells_a_browser_what_it_may_fetch() -> None:
             assert "http" not in sources and "*" not in sources, name
     assert policy["frame-ancestors"] == "'self' https://huggingface.co https://*.hf.space"
     assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("host", "environment", "status"),
+    [
+        ("localhost:7860", {}, 200), ("127.0.0.1", {}, 200), ("[::1]:7860", {}, 200), ("LOCALHOST", {}, 200),
+        ("evil.example", {}, 421), ("evil.example:7860", {}, 421), ("localhost.evil.example", {}, 421), ("", {}, 421),
+        ("192.168.1.5:7860", {}, 421), ("192.168.1.5:7860", {"HOST": "0.0.0.0"}, 200),
+        ("evil.example", {"HOST": "0.0.0.0"}, 421), ("[fd00::5]:80", {"HOST": "::"}, 200),
+        ("lab.example", {"HOST": "lab.example"}, 200), ("a.example", {"SPECKD_HOSTS": "b.example, A.example:80"}, 200),
+        ("me-speckd-lab.hf.space", {"SPACE_ID": "me/speckd_lab"}, 200),
+        ("me-lab.hf.space", {"SPACE_ID": "me/lab", "SPACE_HOST": "me-lab.hf.space"}, 200),
+        ("you-lab.hf.space", {"SPACE_ID": "me/lab"}, 421),
+    ],
+)  # fmt: skip
+def test_a_server_answers_only_to_its_own_names(host: str, environment: dict[str, str], status: int) -> None:
+    hosts = settings_for(environment).hosts
+    assert knock("/config", host=host, hosts=hosts)[0] == status
+    assert knock("/gradio_api/mcp", "POST", b"{}", host=host, hosts=hosts)[0] == status
 
 
 def test_a_mounted_page_is_guarded_below_its_own_path() -> None:
