@@ -23,13 +23,13 @@ class Draft(Protocol):
         name: as a person writes it, knobs included: "student:vocab=8192".
         vocabulary: (V',) int64, the token ids that its rows name, ascending; None where they are the teacher's V.
         wants_features: whether ``commit`` reads the teacher's hidden states.
-        drafts_trees: whether ``extend`` takes several children of one node.
     """
 
     name: str
-    vocabulary: Tensor | None
     wants_features: bool
-    drafts_trees: bool
+
+    @property
+    def vocabulary(self) -> Tensor | None: ...
 
     def commit(self, ids: Sequence[int], features: Tensor | None, nodes: Sequence[int]) -> Tensor | None:
         """Take in tokens that now stand in the text; what else was drafted in the last round is forgotten.
@@ -114,7 +114,6 @@ class ModelDraft:
     """
 
     wants_features = False
-    drafts_trees = True
 
     def __init__(
         self,
@@ -173,7 +172,6 @@ class LookupDraft:
     """
 
     wants_features = False
-    drafts_trees = False
     vocabulary: Tensor | None = None
 
     def __init__(self, vocabulary_size: int, longest: int = 3, least: int = 2, depth: int = 10) -> None:

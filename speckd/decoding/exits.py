@@ -31,7 +31,6 @@ class ExitDraft:
     """
 
     wants_features = False
-    drafts_trees = False
     vocabulary: Tensor | None = None
 
     def __init__(self, teacher: LayeredForward, layer: int, name: str) -> None:

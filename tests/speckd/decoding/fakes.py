@@ -76,7 +76,7 @@ class TableForward:
 class TableDraft:
     """A draft that looks its logits up; over part of the vocabulary where that is given."""
 
-    wants_features, drafts_trees = True, True
+    wants_features = True
     name = "table"
 
     def __init__(self, table: Table, vocabulary: Sequence[int] | None = None) -> None:

@@ -320,3 +320,61 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(arguments: li
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("speckd: ") and done.stderr.count("\n") == 1
+
+
+# --- used elsewhere -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["fixed:g=1", "fixed:g=3", "confidence:p=0.2", "cost"])
+def test_a_replayed_policy_makes_the_rounds_that_decoding_made(pair: speckd.Pair, policy: str) -> None:
+    from speckd.decoding.costs import Costs
+    from speckd.decoding.replay import replay
+
+    costs = Costs((1, 2, 9), (1.0, 1.1, 1.6), 0.05)
+    ways = {"draft": "student", "max_new_tokens": 30, "costs": costs, "plain": False}
+    source = decode(pair, "Say 4", policy="none", continuations=True, **ways)
+    played, run = replay(source, policy), decode(pair, "Say 4", policy=policy, **ways)
+    assert played.starts == [step.start for step in run.rounds]
+    assert played.drafted == [len(step.tokens) for step in run.rounds]
+    assert played.accepted == [step.n_accepted for step in run.rounds]
+    assert played.speedup == pytest.approx(run.predicted_speedup)
+
+
+def test_a_sampled_answer_is_the_same_text_with_and_without_a_draft(pair: speckd.Pair) -> None:
+    from speckd.decoding.draft_named import fit_draft
+    from speckd.decoding.exact import write_exactly
+    from speckd.decoding.forward import forward_of
+    from speckd.decoding.policies import Fixed
+    from speckd.draws import draw_tokens, row_uniforms
+
+    uniforms = row_uniforms(3, torch.zeros(40, dtype=torch.int64), torch.arange(40), 1)[:, 0, :1]
+
+    def pick(logits: torch.Tensor, place: int) -> int:
+        return int(draw_tokens(torch.softmax(logits.double() / 0.3, -1)[None], uniforms[place][None]))
+
+    target = forward_of(pair.teacher)
+    plain = write_exactly(pair.teacher, [4, 9], 40, pick=pick)
+    rounds: list[int] = []
+    for draft in ("student", "lookup:longest=2:least=1"):
+        made = write_exactly(
+            pair.teacher,
+            [4, 9],
+            40,
+            pick=pick,
+            draft=fit_draft(pair, draft, target, None, False).draft,
+            policy=Fixed(g=2),
+            on_tokens=lambda ids: rounds.append(len(ids)),
+        )
+        assert made.ids == plain.ids
+        torch.testing.assert_close(made.hidden, plain.hidden, rtol=1e-3, atol=1e-4)
+    assert len(rounds) < 80, "nothing that was drafted passed: the test shows nothing"
+
+
+def test_a_greedy_answer_ends_with_its_stop_token(pair: speckd.Pair) -> None:
+    from speckd.decoding.exact import write_exactly
+
+    whole = write_exactly(pair.teacher, [4, 9], 20)
+    stop = whole.ids[7]
+    cut = write_exactly(pair.teacher, [4, 9], 20, stops=[stop])
+    assert cut.finished and cut.ids == whole.ids[: whole.ids.index(stop) + 1]
+    assert not whole.finished and whole.hidden.shape[0] == 20
