@@ -28,6 +28,8 @@ def register(commands: Any) -> None:
         "--table", metavar="FILE", help="also add the rows to this table, such as assets/study/runs.csv"
     )
     command.add_argument("--prepare", action="store_true", help="make what all runs share, and run none")
+    command.add_argument("--answers", metavar="TABLE", help="answer the plans' questions from this table, and run none")
+    command.add_argument("--into", metavar="FILE", help="write the answers into this file, between its two marks")
     command.add_argument("--dry-run", action="store_true", help="say what it would cost, and run nothing")
     command.set_defaults(command=_study)
 
@@ -49,6 +51,8 @@ def _study(options: argparse.Namespace) -> int:
     if options.processes < 1:
         raise ValueError(f"processes is {options.processes}: choose 1 or more.")
     plans = plans_from(options.plans)
+    if options.answers:
+        return _answer(plans, options.answers, options.into)
     if options.part:
         names = {part for plan in plans for cell in plan.cells for part in cell.parts}
         if unknown := sorted(set(options.part) - names):
@@ -89,4 +93,36 @@ def _study(options: argparse.Namespace) -> int:
         table = Path(options.table)
         write_table(table, merge_tables([read_table(table) if table.exists() else [], rows]))
     print(f"{len(rows)} of {len(all_cells(plans))} runs are in {Path(options.output) / 'runs.csv'}")
+    return 0
+
+
+MARKS = ("<!-- answers -->", "<!-- end of answers -->")
+
+
+def _answer(plans: list[Any], table: str, into: str | None) -> int:
+    """Print the answers to the plans' questions, or put them into a file that has the marks."""
+    from speckd.files import write_whole
+    from speckd.runs.statistics import Difference, answers, answers_table, paired
+    from speckd.runs.study import read_table
+
+    rows = [row for row in read_table(table) if row["study"] in {plan.name for plan in plans}]
+    questions = [question for plan in plans for question in plan.questions]
+    if not questions:
+        raise ValueError("these plans ask no question: name a plan with [[question]] in it, such as confirm.toml.")
+    floor = {}
+    for question in questions:
+        placebo = ({"part": question.part, "gate": gate} for gate in ("random:rate=0.99", "none"))
+        differences = list(paired(rows, question.figure, *placebo).values())
+        if differences:
+            floor[question.figure] = Difference.of(differences)
+    words = answers_table(answers(questions, rows), floor)
+    if into is None:
+        print(words, end="")
+        return 0
+    path = Path(into)
+    text = path.read_text(encoding="utf-8")
+    if not all(mark in text for mark in MARKS):
+        raise ValueError(f"{into} has no place for the answers: write {MARKS[0]} and {MARKS[1]} where they shall be.")
+    before, _, rest = text.partition(MARKS[0])
+    write_whole(path, f"{before}{MARKS[0]}\n{words}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
     return 0

@@ -22,6 +22,12 @@
     settings = { learning_rate = 1e-3 }
     factors = { gate = ["none", "topk:k=5"], student = ["raw", "young"] }
 
+    [[question]]                    # what the runs are to answer (see statistics.py)
+    name = "acceptance at equal steps"
+    figure = "acceptance"
+    part = "gates"
+    arm = "topk:k=5"
+
 Each part is the grid of its factors times its seeds; arms of one seed are paired: same start, same batches, same coins.
 A run that two parts ask for is one run. All parts' first seeds come first, then all second ones, so that an interrupted
 study is balanced.
@@ -37,6 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from speckd.runs.settings import DistillSettings
+from speckd.runs.statistics import Question
 from speckd.runs.texts import settings_of
 
 # Settings of a run that neither a plan may name nor a cell's name depends on.
@@ -98,6 +105,7 @@ class Plan:
     title: str
     cells: list[Cell]
     texts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    questions: list[Question] = field(default_factory=list)
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -120,7 +128,7 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def _plan(name: str, data: dict[str, Any]) -> Plan:
-    _known(data, ("title", "figures", "settings", "texts", "part"), "of the plan")
+    _known(data, ("title", "figures", "settings", "texts", "part", "question"), "of the plan")
     figures_known = [item.name for item in fields(FigureSettings)]
     _known(data.get("figures", {}), figures_known, "of [figures]")
     texts = data.get("texts", {})
@@ -132,7 +140,18 @@ def _plan(name: str, data: dict[str, Any]) -> Plan:
         if cell.parts[0] not in known.parts:
             parts = (*known.parts, *cell.parts)
             cells[cell.name] = replace(known, parts=parts, keep=known.keep or cell.keep)
-    return Plan(name, str(data.get("title", name)), list(cells.values()), texts)
+    questions = [_question(asked, data) for asked in data.get("question", [])]
+    return Plan(name, str(data.get("title", name)), list(cells.values()), texts, questions)
+
+
+def _question(asked: dict[str, Any], data: dict[str, Any]) -> Question:
+    _known(asked, [item.name for item in fields(Question)], "of a [[question]]")
+    question = Question(**asked)
+    parts = [part.get("name") for part in data["part"]]
+    for part in (question.part, *([question.less] if question.less else [])):
+        if part not in parts:
+            raise ValueError(f"the question {question.name!r} asks about the part {part!r}, which the plan has not.")
+    return question
 
 
 def _in_rounds(parts: Sequence[list[list[Cell]]]) -> Iterator[Cell]:
