@@ -253,7 +253,8 @@ def test_hostile_events_of_a_panel_end_in_a_sentence(server: Server, panel: str,
 @pytest.mark.packaged
 @pytest.mark.timeout(900)
 def test_fifty_hostile_calls_over_the_real_models(tmp_path: Path) -> None:
-    with Server(tmp_path, "--models", SPACE_ID="someone/lab", SPECKD_MAX_NEW_TOKENS="12") as one:
+    brief = ("--brief", str(tmp_path / "teacher-cache"))
+    with Server(tmp_path, "--models", *brief, SPACE_ID="someone/lab", SPECKD_MAX_NEW_TOKENS="12") as one:
         assert Caller(one).call("inspect", GOOD["inspect"])[0] == "complete"
         seen = at_all(one, "inspect", 50)
         assert sum(seen.values()) >= 50 and min(seen.values()) > 0, seen

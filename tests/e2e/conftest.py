@@ -58,9 +58,9 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def address_with_models() -> Iterator[str]:
+def address_with_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page with the packaged pair behind it, and few examples to train on."""
-    yield from _serve("--models", "--brief")
+    yield from _serve("--models", "--brief", str(tmp_path_factory.mktemp("teacher-cache")))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def pages(browser: Any) -> Pages:
 
 
 @pytest.fixture
-def visit(browser: Any, pages: Pages, address: str) -> Iterator[Callable[..., Visit]]:
+def visit(request: pytest.FixtureRequest, browser: Any, pages: Pages) -> Iterator[Callable[..., Visit]]:
     """visit(): a page on the server without models; visit(address=..., width=..., dark=True) as you like.
 
     The page is one that other visitors used, made as good as new (pages.py). With fresh=True, or with what only a new
@@ -141,7 +141,7 @@ def visit(browser: Any, pages: Pages, address: str) -> Iterator[Callable[..., Vi
     contexts, lent, visits = [], [], []
 
     def make(
-        address: str = address,
+        address: str = "",
         width: int = 1280,
         height: int = 800,
         dark: bool = False,
@@ -149,6 +149,7 @@ def visit(browser: Any, pages: Pages, address: str) -> Iterator[Callable[..., Vi
         fresh: bool = False,
         **more: Any,
     ) -> Visit:
+        address = address or request.getfixturevalue("address")  # a server that nobody visits need not start
         if fresh or more:
             scheme, size = "dark" if dark else "light", {"width": width, "height": height}
             context = browser.new_context(

@@ -2,7 +2,8 @@
 the packaged pair stands behind it, with --missing no model can be had, --panels serves panels side by side, and with
 --distill made-up training runs stand behind the Distill tab (tests/e2e/scripted.py); --learn serves the Learn tab alone
 (tests/e2e/learn_page.py). With --stand-in, models that answer at once with made-up traces (tests/app/stand_in.py). With
---brief, a training's shipped data is its first dozen examples: the teacher reads all of them before the first run."""
+--brief FOLDER, a training's shipped data is its first dozen examples (the teacher reads all before the first run), and
+what the teacher made of them is kept in the folder: another server of the tests may be at the same work."""
 
 import os
 import sys
@@ -59,7 +60,10 @@ if __name__ == "__main__":
 
         stand_in.install(float(os.environ.get("STAND_IN_SECONDS", 0)))
     if "--brief" in sys.argv:
+        assert training.SHIPPED_EXAMPLES > 12 and training.HELD_OUT_EXAMPLES > 4 and training.cache_folder
         training.SHIPPED_EXAMPLES, training.HELD_OUT_EXAMPLES = 12, 4
+        teacher_cache = Path(sys.argv[sys.argv.index("--brief") + 1])
+        training.cache_folder = lambda: teacher_cache
     if "--panels" in sys.argv:
         page = panels_side_by_side()
     elif "--distill" in sys.argv:

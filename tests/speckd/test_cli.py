@@ -28,16 +28,18 @@ def pair_options(tiny_folders: tuple[Path, Path]) -> list[str]:
     return ["--teacher", str(tiny_folders[0]), "--student", str(tiny_folders[1]), "--device", "cpu"]
 
 
-def test_inspect_prints_a_strip_and_writes_what_is_asked_for(pair_options: list[str], tmp_path: Path) -> None:
+def test_inspect_prints_a_strip_and_writes_what_is_asked_for(
+    pair_options: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     files = {kind: tmp_path / f"trace.{kind}" for kind in ("json", "csv", "html")}
     outputs = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
-    done = run("inspect", "Why?", "--response", "No reason.", *pair_options, "--table", *outputs)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no terminal: no bars
+    assert main(["inspect", "Why?", "--response", "No reason.", *pair_options, "--table", *outputs]) == 0
+    told = capfd.readouterr()
+    assert told.err == ""  # no terminal: no bars
     trace = speckd.Trace.from_json(files["json"])
     gate = speckd.TopK()
-    assert strip(trace, gate) in done.stdout
-    assert f"TAR {trace.tar(gate):.3f}" in done.stdout
+    assert strip(trace, gate) in told.out
+    assert f"TAR {trace.tar(gate):.3f}" in told.out
     assert speckd.Trace.from_csv(files["csv"]) == trace
     assert files["html"].read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
 
@@ -69,10 +71,12 @@ def test_a_mistake_ends_a_real_process_with_code_2_and_no_traceback() -> None:
     assert done.stderr == "speckd: k is 0: choose a whole number from 1 on.\n"
 
 
-def test_a_failed_write_keeps_the_old_file(pair_options: list[str], tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(
+    pair_options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "trace.json").mkdir()  # a folder stands where the file should go
-    done = run("inspect", "Why?", "--response", "No.", *pair_options, "--json", str(tmp_path / "trace.json"))
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert main(["inspect", "Why?", "--response", "No.", *pair_options, "--json", str(tmp_path / "trace.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
 
 
