@@ -35,7 +35,7 @@ from speckd.packaged import PACKAGED
 from speckd.pairs import Pair, load_pair
 from speckd.rollouts import stop_token_ids
 from speckd.training import defaults
-from speckd.training.draft_figures import DraftFigures, draft_figures, in_words, unrolled
+from speckd.training.draft_figures import DraftFigures, draft_figures, in_words, logits_of, unrolled
 from speckd.training.draft_text import Batch, DraftTexts, draft_texts
 
 ACCEPTANCE = "acceptance"
@@ -173,16 +173,16 @@ def batch_loss(
     loss_of = loss_named(settings.divergence)
     steps = unrolled(layer, embedding, batch, settings.depth)
     with torch.no_grad():
-        teacher = head.logits(batch.root_features.flatten(0, 1).to(head.weight.dtype)).float()
-        teacher_logprobs = teacher - batch.log_total.flatten()[:, None]  # (B R, V'), of the whole vocabulary's softmax
+        teacher_logprobs = (
+            logits_of(head, batch.root_features.flatten(0, 1)) - batch.log_total.flatten()[:, None]
+        )  # (B R, V'), of the whole vocabulary's softmax
     total = teacher_logprobs.new_zeros(())
     weights = 0.0
     for step, expected in enumerate(steps):
         rows, targets = batch.rows_at(step)
         if not len(rows):
             break
-        logits = head.logits(expected.flatten(0, 1)[rows].to(head.weight.dtype))
-        draft_logprobs = torch.log_softmax(logits.float(), -1)
+        draft_logprobs = torch.log_softmax(logits_of(head, expected.flatten(0, 1)[rows]), -1)
         p = teacher_logprobs if step == 0 and len(targets) == len(teacher_logprobs) else teacher_logprobs[targets]
         losses = loss_of(p, draft_logprobs)  # (N,)
         if gate.name != "none":
@@ -205,6 +205,7 @@ def distill_draft(
     on_progress: OnProgress | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
     load: Callable[..., Pair] = load_pair,
+    data: "DraftData | None" = None,
 ) -> tuple[dict[str, Any], DraftFigures | None]:
     """Train a draft of a teacher and write it.
 
@@ -213,6 +214,7 @@ def distill_draft(
         stop_file: when this file appears the run ends after its step and can be resumed.
         on_progress: stages "load", "teacher", "train". on_row: told each row of the log.
         load: stands in for ``load_pair``.
+        data: what ``read_draft_data`` made for settings with the same data, where several drafts learn from it.
     Returns:
         The facts that stand in the draft's JSON: settings, data, seconds, held-out figures; and the figures.
     Raises:
@@ -222,26 +224,14 @@ def distill_draft(
     report = on_progress or (lambda _: None)
     output = Path(settings.output).expanduser()
     _open_folder(output, settings, resume)
-    pair = load(
-        settings.teacher,
-        settings.teacher,
-        device=settings.device,
-        dtype=settings.dtype,
-        revision=settings.revision,
-        student_revision=settings.revision,
-        on_progress=report,
-    )
 
     def stopping() -> bool:
         return stop_file is not None and os.path.exists(stop_file)
 
-    examples, held_out = _examples(pair, settings)
-    vocabulary = most_frequent(examples, stop_token_ids(pair.teacher, pair.tokenizer), settings.vocabulary)
-    texts = _features(pair, settings, examples, output, report, stopping)
-    held = _features(pair, settings, held_out, output, report, stopping) if held_out else None
-    if texts is None or (held_out and held is None):
-        raise Stopped("Stopped while the teacher read the texts; what it has read is kept.")
-    run = _Run(pair, settings, vocabulary, texts, held, output)
+    if data is None:
+        data = read_draft_data(settings, report, stopping, load)
+    pair, texts = data.pair, data.texts
+    run = _Run(data, settings, output)
     started = time.monotonic()
     if not run.train(report, on_row, stopping):
         raise Stopped(f"Stopped after step {run.step} of {run.n_steps}; it is kept.")
@@ -256,8 +246,50 @@ def distill_draft(
         "device": "cpu" if pair.device.type == "cpu" else torch.cuda.get_device_name(pair.device),
         "held_out": asdict(run.figures) if run.figures is not None else None,
     }
-    _write(output, run.layer, vocabulary, pair, facts)
+    _write(output, run.layer, data.vocabulary, pair, facts)
     return facts, run.figures
+
+
+@dataclass(frozen=True, eq=False)
+class DraftData:
+    """What drafts learn from: the pair, the tokens they may propose, texts to train on and held-out ones."""
+
+    pair: Pair
+    vocabulary: Tensor
+    texts: DraftTexts
+    held_out: DraftTexts | None
+
+
+def read_draft_data(
+    settings: DraftSettings,
+    report: OnProgress,
+    stopping: Callable[[], bool] = lambda: False,
+    load: Callable[..., Pair] = load_pair,
+) -> DraftData:
+    """Load the teacher, read the texts, and let the teacher run over them.
+
+    Raises:
+        ValueError, OSError: one sentence that says what to do.
+        Stopped: ``stopping`` said so.
+    """
+    pair = load(
+        settings.teacher,
+        settings.teacher,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
+        student_revision=settings.revision,
+        on_progress=report,
+    )
+    if pair.device.type == "cuda" and settings.precision == "bf16":
+        torch.backends.cuda.matmul.allow_tf32 = True  # for the heads' products, whose sums stay in float32
+    examples, held_out = _examples(pair, settings)
+    vocabulary = most_frequent(examples, stop_token_ids(pair.teacher, pair.tokenizer), settings.vocabulary)
+    texts = _features(pair, settings, examples, report, stopping)
+    held = _features(pair, settings, held_out, report, stopping) if held_out else None
+    if texts is None or (held_out and held is None):
+        raise Stopped("Stopped while the teacher read the texts; what it has read is kept.")
+    return DraftData(pair, vocabulary, texts, held)
 
 
 def _open_folder(folder: Path, settings: DraftSettings, resume: bool) -> None:
@@ -312,7 +344,6 @@ def _features(
     pair: Pair,
     settings: DraftSettings,
     examples: Sequence[Example],
-    output: Path,
     report: OnProgress,
     stopping: Callable[[], bool],
 ) -> DraftTexts | None:
@@ -320,7 +351,7 @@ def _features(
         pair.teacher,
         examples,
         pair.teacher_sha256,
-        folder=output / "features" if settings.keep_features else None,
+        folder=Path(settings.output).expanduser() / "features" if settings.keep_features else None,
         batch_size=2 * settings.batch_size,
         precision=torch.bfloat16 if settings.precision == "bf16" else None,
         on_progress=lambda done, total: report(Progress("teacher", done, total, "teacher's features")),
@@ -331,20 +362,15 @@ def _features(
 class _Run:
     """The layer, its optimizer, and where they stand."""
 
-    def __init__(
-        self,
-        pair: Pair,
-        settings: DraftSettings,
-        vocabulary: Tensor,
-        texts: DraftTexts,
-        held_out: DraftTexts | None,
-        output: Path,
-    ) -> None:
-        self.settings, self.texts, self.held_out, self.output = settings, texts, held_out, output
+    def __init__(self, data: DraftData, settings: DraftSettings, output: Path) -> None:
+        pair, texts = data.pair, data.texts
+        self.settings, self.texts, self.held_out, self.output = settings, texts, data.held_out, output
         self.device = pair.device
         self.precision = torch.bfloat16 if settings.precision == "bf16" else None
-        self.vocabulary = vocabulary.to(pair.device)
-        head, kind = Head.of(pair.teacher), self.precision or torch.float32
+        self.vocabulary = data.vocabulary.to(pair.device)
+        # A GPU's products of float32 are fast enough for the head, and keep its logits exact.
+        kind = torch.float32 if self.device.type == "cuda" else self.precision or torch.float32
+        head = Head.of(pair.teacher)
         self.head = Head(
             head.weight.detach()[self.vocabulary].to(kind),
             None if head.bias is None else head.bias.detach()[self.vocabulary].to(kind),

@@ -66,16 +66,13 @@ def draft_figures(
         batch = texts.batch(range(at, min(at + batch_size, len(texts))))
         with torch.autocast(embedding.device.type, precision, enabled=precision is not None):
             steps = unrolled(layer, embedding, batch, DEPTH)
-            teacher = head.logits(batch.root_features.flatten(0, 1).to(head.weight.dtype))
-        teacher_logprobs = teacher.float() - batch.log_total.flatten()[:, None]  # (B R, V')
-        so_far = torch.ones(len(teacher), dtype=torch.bool, device=teacher.device)
+        teacher_logprobs = logits_of(head, batch.root_features.flatten(0, 1)) - batch.log_total.flatten()[:, None]
+        so_far = torch.ones(len(teacher_logprobs), dtype=torch.bool, device=teacher_logprobs.device)
         for step, expected in enumerate(steps):
             rows, targets = batch.rows_at(step)
             if not len(rows):
                 break
-            with torch.autocast(embedding.device.type, precision, enabled=precision is not None):
-                logits = head.logits(expected.flatten(0, 1)[rows].to(head.weight.dtype))
-            q = torch.log_softmax(logits.float(), -1)
+            q = torch.log_softmax(logits_of(head, expected.flatten(0, 1)[rows]), -1)
             p = teacher_logprobs[targets]
             confidence, choice = q.max(-1)
             right = vocabulary[choice] == batch.best.flatten()[targets]
@@ -118,6 +115,12 @@ def unrolled(layer: EagleLayer, embedding: Tensor, batch: Batch, n_steps: int) -
     """The layer's chains over a batch: n_steps of (B, R, H)."""
     embedded = embedding[batch.ids]
     return layer.unroll(embedded, batch.features.to(embedded.dtype), batch.roots, n_steps)
+
+
+def logits_of(head: Head, rows: Tensor) -> Tensor:
+    """(N, V') float32 logits, in the precision of the head's weight whatever is around."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return head.logits(rows.to(head.weight.dtype)).float()
 
 
 def in_words(figures: DraftFigures) -> str:

@@ -161,7 +161,8 @@ def _teacher_pass(trunk: Any, head: Head, examples: Sequence[Example]) -> dict[s
     best = torch.zeros(len(features), dtype=torch.int64, device=ids.device)
     rows = judged.nonzero().squeeze(-1)
     for some in rows.split(4096):
-        logits = head.logits(features[some].to(head.weight.dtype))
+        with torch.autocast(ids.device.type, enabled=False):
+            logits = head.logits(features[some].to(head.weight.dtype))
         log_total[some], best[some] = logits.logsumexp(-1).float(), logits.argmax(-1)
     return {"features": features.half(), "log_total": log_total, "best": best.int()}
 
