@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from speckd.data import response_rows, row_names
 from speckd.gates import DEFAULT_K, AllOpen, Gate, TopK
-from speckd.heads import Head, trunk_of
+from speckd.heads import Head, input_device, trunk_of
 from speckd.loss import gated_loss
 
 FACTS = (
@@ -156,10 +156,11 @@ class GatedStudent(nn.Module):
 
     @staticmethod
     def _rows(model: Any, input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> Tensor:
+        where = input_device(model, input_ids.device)
         hidden = trunk_of(model)(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+            input_ids=input_ids.to(where), attention_mask=attention_mask.to(where), use_cache=False
         ).last_hidden_state  # (B, T, H)
-        return hidden[:, :-1][rows]  # (N, H)
+        return hidden[:, :-1][rows.to(hidden.device)]  # (N, H)
 
     def _teacher_rows(
         self,

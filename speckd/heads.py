@@ -36,6 +36,11 @@ class Head:
                 "An adapter wraps the model's head, and here one plain matrix is read: merge the adapter "
                 "(merge_and_unload), or leave the head out of its target_modules."
             )
+        if linear.weight.is_meta:
+            raise ValueError(
+                "The model's head is offloaded, and here it is read at every step: keep lm_head and the embedding on a "
+                "device in device_map."
+            )
         config = model.config
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
@@ -67,3 +72,9 @@ def trunk_of(model: Any) -> Any:
     """The decoder without its head; adapters stay in force, since they sit on its layers."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     return base.get_decoder()
+
+
+def input_device(model: Any, otherwise: torch.device) -> torch.device:
+    """Where a model takes its token ids: the device of its embedding, also when it is spread over several."""
+    found = model.get_input_embeddings().weight.device
+    return otherwise if found.type == "meta" else found  # offloaded: its hooks bring the inputs where they belong

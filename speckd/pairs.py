@@ -3,11 +3,12 @@
 Only safetensors are read, and never code that a model brings along.
 """
 
+import hashlib
 import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class Pair:
     """A teacher and a student that share a vocabulary.
 
     Attributes:
-        teacher, student: causal language models in evaluation mode, on one device.
+        teacher, student: causal language models in evaluation mode, on one device; or a teacher that is elsewhere (a
+            ``TeacherFile`` or ``TeacherServer``), known by its likeliest tokens alone.
         tokenizer: the tokenizer of both; its chat template is the student's where the student has one.
         device, dtype: where the models are, and the type of their weights.
         teacher_id, student_id: "packaged", "healed", a Hub id or a folder's name, as a person would say it.
@@ -58,9 +60,76 @@ class Pair:
     student_sha256: str
     vocabulary_size: int
 
+    @classmethod
+    def of(cls, teacher: Model, student: Model, tokenizer: Any) -> "Pair":
+        """A pair of models that are loaded already; neither is moved, and the student stays as it is.
+
+        Args:
+            teacher: a causal language model (plain, dispatched, quantised, or a PeftModel), or a teacher elsewhere.
+            student: a causal language model or PeftModel.
+            tokenizer: of both.
+        Raises:
+            ValueError: the two do not share the tokenizer's vocabulary.
+        """
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        size = shared_vocabulary(teacher, student, tokenizer)
+        parameter = next(student.parameters())
+        elsewhere = is_elsewhere(teacher)
+        if not elsewhere:
+            settle(teacher, None)
+        return cls(
+            teacher=teacher,
+            student=student,
+            tokenizer=tokenizer,
+            device=parameter.device,
+            dtype=parameter.dtype,
+            teacher_id=teacher.teacher_id if elsewhere else _name_of(teacher),
+            student_id=_name_of(student),
+            teacher_sha256=teacher.teacher_sha256 if elsewhere else weights_sha256(teacher),
+            student_sha256=weights_sha256(student),
+            vocabulary_size=size,
+        )
+
+
+def is_elsewhere(teacher: Any) -> bool:
+    """Whether a teacher is no model here, but known by its likeliest tokens: a file or a server."""
+    return hasattr(teacher, "top_tokens")
+
+
+def settle(model: Model, device: torch.device | None) -> Model:
+    """A frozen model in evaluation mode, on a device where one is given and the model may be moved.
+
+    A model that was dispatched (``device_map``) or quantised lies where it was loaded, and may not be.
+    """
+    if device is not None and not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
+        model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _name_of(model: Model) -> str:
+    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return _label(name) if not os.path.isabs(name) else Path(name).name
+
+
+def weights_sha256(model: Model) -> str:
+    """A checksum that tells models in memory apart: of each weight's name, shape and 1,024 of its numbers.
+
+    Not that of the files they may have come from: reading every number of a large model would take minutes.
+    """
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        flat = value.detach().flatten()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        if flat.is_meta:  # offloaded
+            continue
+        some = flat[:: max(1, len(flat) // 1024)][:1024]
+        digest.update(some.to("cpu", torch.float64).numpy().tobytes())
+    return digest.hexdigest()
+
 
 def load_pair(
-    teacher: str = PACKAGED,
+    teacher: Any = PACKAGED,
     student: str = "healed",
     *,
     device: str | torch.device | None = None,
@@ -68,12 +137,15 @@ def load_pair(
     revision: str | None = None,
     student_revision: str | None = None,
     merge: bool = False,
+    teacher_options: Mapping[str, Any] | None = None,
+    student_options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Pair:
     """Load a teacher and a student and check that they fit.
 
     Args:
-        teacher: "packaged", a Hub id or a local folder.
+        teacher: "packaged", a Hub id, or a local folder with a model or with a PEFT adapter over its base; or a
+            ``TeacherFile`` or ``TeacherServer``, and no teacher is loaded.
         student: "healed", "young" or "raw" (the packaged students, with the packaged teacher only); a Hub id; a local
             folder with a model; or a local folder with a PEFT adapter over the teacher.
         device: by default the GPU where there is one, else the CPU.
@@ -81,6 +153,9 @@ def load_pair(
         revision, student_revision: commits of Hub models.
         merge: put the weights of an adapter into the student's own matrices. It then runs a third faster and gives the
             same answers up to rounding, but no longer continues as an adapter: leave it False to train.
+        teacher_options, student_options: what else ``from_pretrained`` is to be told, such as ``device_map``,
+            ``quantization_config`` or ``attn_implementation``. A model with a ``device_map`` or quantised weights stays
+            where that put it.
         on_progress: called with a Progress as stages advance.
     Returns:
         The pair, both models in evaluation mode.
@@ -90,36 +165,42 @@ def load_pair(
     """
     report = on_progress or silent
     where, precision = choose_device(device, dtype)
-    teacher_folder = _locate(teacher, revision, report)
-    teacher_model = _load_model(teacher_folder, precision, teacher)
+    if is_elsewhere(teacher):
+        source, teacher_id = None, teacher.teacher_id
+        teacher_model, teacher_sha256 = teacher, teacher.teacher_sha256
+    else:
+        source, teacher_id = _Source.of(teacher, revision, report), _label(teacher)
+        teacher_model, teacher_sha256 = source.load(precision, teacher, teacher_options), source.sha256
     report(Progress("load", 1, 3, "teacher loaded"))
-    teacher_sha256 = fingerprint(teacher_folder)
-    teacher_tokenizer = _load_tokenizer(teacher_folder, teacher)
 
     if student in STUDENTS:
-        if teacher != PACKAGED:
+        if source is not None and teacher != PACKAGED:
             raise ValueError(
                 f"The student {student!r} belongs to the packaged teacher. For the teacher {teacher!r} "
                 "give a student as Hub id or folder."
             )
-        student_model, student_sha256 = _packaged_student(student, teacher_folder, precision)
-        tokenizer = teacher_tokenizer
+        base = source.folder if source is not None else _locate(PACKAGED, None, report)
+        student_model, student_sha256 = _packaged_student(student, base, precision)
+        tokenizer = _load_tokenizer(base, PACKAGED)
     else:
         student_folder = _locate(student, student_revision, report)
         if (student_folder / "adapter_config.json").exists():
-            student_model = _load_adapter(student_folder, teacher_folder, precision, student)
-            tokenizer = teacher_tokenizer
+            base = source.folder if source is not None else _base_of(student_folder, student)
+            student_model = _load_adapter(student_folder, base, precision, student, student_options)
+            tokenizer = _load_tokenizer(source.words if source is not None else base, student)
         else:
-            student_model = _load_model(student_folder, precision, student)
-            tokenizer = _shared_tokenizer(teacher_tokenizer, _load_tokenizer(student_folder, student))
+            student_model = _load_model(student_folder, precision, student, student_options)
+            tokenizer = _load_tokenizer(student_folder, student)
+            if source is not None:
+                tokenizer = _shared_tokenizer(_load_tokenizer(source.words, teacher), tokenizer)
         student_sha256 = fingerprint(student_folder)
     if merge and hasattr(student_model, "merge_and_unload"):
         student_model = student_model.merge_and_unload()
     report(Progress("load", 2, 3, "student loaded"))
 
     vocabulary_size = shared_vocabulary(teacher_model, student_model, tokenizer)
-    for model in (teacher_model, student_model):
-        model.to(where).eval().requires_grad_(False)
+    for model in (student_model,) if source is None else (teacher_model, student_model):
+        settle(model, where)
     report(Progress("load", 3, 3, "pair ready"))
     return Pair(
         teacher=teacher_model,
@@ -127,7 +208,7 @@ def load_pair(
         tokenizer=tokenizer,
         device=where,
         dtype=precision,
-        teacher_id=_label(teacher),
+        teacher_id=teacher_id,
         student_id=_label(student),
         teacher_sha256=teacher_sha256,
         student_sha256=student_sha256,
@@ -169,6 +250,50 @@ def _label(name: str) -> str:
     """What to call a model: never the folders of somebody's machine."""
     path = Path(name).expanduser()
     return path.name if path.is_dir() else name
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a teacher is read from.
+
+    Attributes:
+        folder: of the model, or of the base that an adapter lies over.
+        adapter: the adapter's folder, or None.
+        words: the folder with the tokenizer.
+        sha256: of the weights.
+    """
+
+    folder: Path
+    adapter: Path | None
+    words: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, name: str, revision: str | None, report: OnProgress) -> "_Source":
+        folder = _locate(name, revision, report)
+        if not (folder / "adapter_config.json").exists():
+            return cls(folder, None, folder, fingerprint(folder))
+        base = _base_of(folder, name)
+        words = folder if (folder / "tokenizer_config.json").exists() else base
+        both = hashlib.sha256(f"{fingerprint(base)} {fingerprint(folder)}".encode()).hexdigest()
+        return cls(base, folder, words, both)
+
+    def load(self, dtype: torch.dtype, name: str, options: Mapping[str, Any] | None) -> Model:
+        if self.adapter is None:
+            return _load_model(self.folder, dtype, name, options)
+        model = _load_adapter(self.adapter, self.folder, dtype, name, options)
+        # A frozen adapter costs a third more time at every layer. In quantised weights it would be rounded away.
+        return model if getattr(model.get_base_model(), "is_quantized", False) else model.merge_and_unload()
+
+
+def _base_of(folder: Path, name: str) -> Path:
+    """The folder of the base that an adapter names."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelUnavailable(f"{_label(name)!r} has an adapter_config.json that cannot be read: {error}") from error
+    base = config.get("base_model_name_or_path") or PACKAGED
+    return _locate(PACKAGED if base == HUB_TEACHER else base, config.get("revision"), silent)
 
 
 # --- students of the packaged teacher -----------------------------------------------------------------------------
@@ -220,7 +345,9 @@ def load_base(teacher: str = PACKAGED, *, dtype: torch.dtype = torch.float32, re
     return _load_model(_locate(teacher, revision, silent), dtype, teacher)
 
 
-def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: str) -> Model:
+def _load_adapter(
+    folder: Path, teacher_folder: Path, dtype: torch.dtype, name: str, options: Mapping[str, Any] | None = None
+) -> Model:
     """A PEFT adapter over its base: the teacher's weights where it was made from them, else the base it names."""
     from peft import PeftConfig, PeftModel
 
@@ -233,7 +360,7 @@ def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: 
         config = PeftConfig.from_pretrained(str(folder))
     except (ValueError, TypeError, KeyError) as error:
         raise ModelUnavailable(f"{_label(name)!r} has an adapter_config.json that PEFT cannot read: {error}") from error
-    base = _load_model(_adapter_base(config, teacher_folder), dtype, name)
+    base = _load_model(_adapter_base(config, teacher_folder), dtype, name, options)
     try:
         with warnings.catch_warnings():  # PEFT asks transformers in a way that transformers is about to drop
             warnings.simplefilter("ignore", FutureWarning)
@@ -244,7 +371,7 @@ def _load_adapter(folder: Path, teacher_folder: Path, dtype: torch.dtype, name: 
             f"{str(error).splitlines()[0]}"
         ) from error
     _check_adapter_depth(folder, model, name)
-    return model.to(dtype)
+    return model if options else model.to(dtype)  # a dispatched or quantised base has its types already
 
 
 def _adapter_base(config: Any, teacher_folder: Path) -> Path:
@@ -330,9 +457,15 @@ def _fetch(name: str, revision: str | None, report: OnProgress, hint: str = "or 
         raise
 
 
-def _load_model(folder: Path, dtype: torch.dtype, name: str) -> Model:
+_OURS = ("trust_remote_code", "use_safetensors", "local_files_only")  # never left to an option
+
+
+def _load_model(folder: Path, dtype: torch.dtype, name: str, options: Mapping[str, Any] | None = None) -> Model:
     from transformers import AutoModelForCausalLM
 
+    options = dict(options or {})
+    if refused := sorted(set(options) & set(_OURS)):
+        raise ValueError(f"{refused[0]} cannot be chosen: only safetensors are read here, and no code of a model's.")
     if not (folder / "config.json").exists():
         raise ModelUnavailable(f"{_label(name)!r} has no config.json: it is not the folder of a model.")
     if not any(folder.glob("*.safetensors")):
@@ -343,7 +476,11 @@ def _load_model(folder: Path, dtype: torch.dtype, name: str) -> Model:
     try:
         with quiet_bars():
             return AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+                folder,
+                **{"dtype": dtype, **options},
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelUnavailable(
@@ -397,7 +534,10 @@ def shared_vocabulary(teacher: Model, student: Model, tokenizer: Any) -> int:
     Raises:
         ValueError: a head has fewer rows than the tokenizer has tokens.
     """
-    teacher_rows = teacher.get_output_embeddings().weight.shape[0]
+    if is_elsewhere(teacher):
+        teacher_rows = teacher.vocabulary_size
+    else:
+        teacher_rows = teacher.get_output_embeddings().weight.shape[0]
     student_rows = student.get_output_embeddings().weight.shape[0]
     n_tokens = max(tokenizer.get_vocab().values()) + 1
     if min(teacher_rows, student_rows) < n_tokens:

@@ -46,12 +46,13 @@ class Scene:
         return self.run
 
     def place(self, at: Any = None) -> int:
-        """The token (from 0) of a role; the step's pin without one.
+        """The token (from 0) of a role, or of a number of the text (from 1); the step's pin without one.
 
         Raises:
             Unmet: no token of the text has it.
         """
-        return self.text.place(str(at or self.settings.get("pin") or "first"))
+        named = str(at or self.settings.get("pin") or "first")
+        return int(named) - 1 if named.isdigit() else self.text.place(named)
 
     def row(self, at: Any = None) -> Row:
         return self.text.rows[self.place(at)]

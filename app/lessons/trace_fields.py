@@ -28,6 +28,12 @@ def gate(s: Scene) -> Value:
 
 
 @a_field
+def name_(s: Scene, key: str) -> Value:
+    """A word of the table."""
+    return word(s.name(key))
+
+
+@a_field
 def setting(s: Scene, name: str) -> Value:
     """Any other number of the step's state block."""
     return ratio(float(s.settings[name]))

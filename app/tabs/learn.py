@@ -24,26 +24,35 @@ class Library:
     def __init__(self, shelf: Shelf[speckd.Trace]) -> None:
         self._shelf = shelf
         self._kept: dict[str, dict[str, Any]] = {}
-        self._lessons = {lesson.id: lesson for lesson in lessons.lessons()}
 
     def lesson(self, asked: Any) -> dict[str, Any]:
         """A lesson with its numbers: {"lesson": JSON text}, or {"error": a sentence}."""
         name, own = str(_entry(asked, "id")), _entry(asked, "own")
-        lesson = self._lessons.get(name)
+        language = lessons.best(_entry(asked, "language"))
+        facts = None
+        if own is not None:
+            trace = self._shelf.get(str(own)[:LONGEST_ID])
+            if trace is None:
+                return {
+                    "error": "The server no longer keeps your sentence: run it again, or go back to the recorded one."
+                }
+            facts = TraceFacts(trace)
+        if name == lessons.final.ID:  # ten cases, drawn anew: the number names the draw
+            drawn = _entry(asked, "draw")
+            number = drawn % lessons.final.N_DRAWS if isinstance(drawn, int) else 0
+            return {"lesson": lessons.to_json(lessons.final.draw(number, facts, language))}
+        lesson = next((one for one in lessons.lessons(language) if one.id == name), None)
         if lesson is None:
             return {"error": "There is no such lesson."}
-        if own is None:
-            return self._once(f"lesson/{name}", lambda: {"lesson": lessons.to_json(lessons.fill(lesson))})
-        trace = self._shelf.get(str(own)[:LONGEST_ID])
-        if trace is None:
-            return {"error": "The server no longer keeps your sentence: run it again, or go back to the recorded one."}
-        return {"lesson": lessons.to_json(lessons.fill(lesson, TraceFacts(trace)))}
+        if facts is not None:
+            return {"lesson": lessons.to_json(lessons.fill(lesson, facts, language))}
+        key = f"lesson/{language.code}/{name}"
+        return self._once(key, lambda: {"lesson": lessons.to_json(lessons.fill(lesson, None, language))})
 
     def material(self, asked: Any) -> dict[str, Any]:
         """What a step shows: a trace with its figure, or a run's events, as JSON texts; or {"error": a sentence}."""
         trace, run = _entry(asked, "trace"), _entry(asked, "run")
-        shown = {step.state.get("trace", "") for one in self._lessons.values() for step in one.steps}
-        played = {step.state.get("run", "") for one in self._lessons.values() for step in one.steps}
+        shown, played = lessons.shown_material()
         try:
             if trace and trace in shown:
                 return self._once(f"trace/{trace}", lambda: as_result(lessons.trace_facts(trace).trace, "", True))

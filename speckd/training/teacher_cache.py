@@ -23,7 +23,7 @@ from torch import Tensor
 
 from speckd.data import Example, collate, response_rows
 from speckd.files import write_whole
-from speckd.heads import trunk_of
+from speckd.heads import input_device, trunk_of
 
 FORMAT = "speckd.training.teacher_cache"
 SHARD_ROWS = 16_384  # rows a shard: 19 MB at H = 576, so an interrupted making loses little
@@ -262,9 +262,9 @@ def teacher_rows(teacher: Any, examples: Sequence[Example]) -> list[Tensor]:
         for example in examples
     ]
     batch = collate(rows, pad_id=0)
-    device = next(teacher.parameters()).device
+    device = input_device(teacher, torch.device("cpu"))
     hidden = trunk_of(teacher)(
         input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device), use_cache=False
     ).last_hidden_state  # (B, T, H)
-    picked = response_rows(batch["labels"]).to(device)  # (B, T-1)
+    picked = response_rows(batch["labels"]).to(hidden.device)  # (B, T-1)
     return [hidden[index, :-1][picked[index]] for index in range(len(examples))]

@@ -42,6 +42,10 @@ class Raw:
     def column(self, name: str) -> list[float]:
         return [inf(v) for v in (self.data["divergence"][name] if name in self.data["divergence"] else self.data[name])]
 
+    def at(self, named: str) -> int | None:
+        """The token of a role, or of a number of the text."""
+        return int(named) - 1 if named.isdigit() else self.place(named)
+
     def place(self, role: str) -> int | None:
         """The token of a role; None where no token of the text has it."""
         d, n = self.data, self.n
@@ -189,7 +193,7 @@ def field(raw: Raw, spec: str, knobs: dict[str, Any], pin: str) -> float | None:
     whole = _of_a_text(raw, name, args, knobs)
     if whole is not None:
         return whole
-    t = raw.place(args.get("at", pin))
+    t = raw.at(args.get("at", pin))
     return None if t is None else _of_a_token(raw, name, args, knobs, t)
 
 
@@ -315,7 +319,7 @@ def _holds(raw: Raw, claim: str, knobs: dict[str, Any], pin: str) -> bool:
             return near if word == " near " else not near and (a > b) == (word == " above ")
     name, *rest = claim.split()
     args = dict(part.split("=") for part in rest)
-    t = raw.place(args.get("at", pin))
+    t = raw.at(args.get("at", pin))
     if t is None:
         return False
     k, gate = int(args.get("k", knobs["k"])), args.get("gate", knobs["gate"])

@@ -337,7 +337,7 @@ def test_the_list_of_lessons_by_keyboard(learn: Callable[..., Any]) -> None:
     page = learn("two-minds", 2).page
     page.get_by_role("button", name="Lessons").focus()
     page.keyboard.press("Enter")
-    assert page.locator(".sk-learn-lesson").count() == len(lessons.IDS)
+    assert page.locator(".sk-learn-lesson").count() == len(lessons.IDS) + 1, "and the final test"
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
@@ -354,6 +354,9 @@ def test_lessons_end_and_begin_in_one_another(learn: Callable[..., Any]) -> None
     go(page, "two-minds", 1)
     assert page.locator(".sk-learn-previous").is_disabled()
     go(page, "speed", 6)
+    page.locator(".sk-learn-next").click()
+    opened(page, "final", 1)
+    go(page, "final", 11)
     page.locator(".sk-learn-next").click()
     assert page.locator(".sk-learn-list").is_visible()
 
