@@ -7,6 +7,7 @@ one page share the scripts and nothing else.
 
 import hashlib
 import threading
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,20 +19,41 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from speckd import html as browser_parts
+from speckd import words
 
 HERE = Path(__file__).parent
-SCRIPTS = (
-    "address.js", "menu.js", "plot.js", "lanes.js", "png.js", "inspector.js", "race.js", "probe.js", "distiller.js",
-    "learner.js", "mount.js",
+PARTS = (
+    "address", "students", "menu", "run", "form", "player", "plot", "lanes", "png", "recording", "race", "probe",
 )  # fmt: skip
+PAGES = {
+    "inspector": ("settings", "keep", "page"),
+    "distiller": ("controls", "side", "answers", "keep", "live", "page"),
+    "learner": ("progress", "text", "exercise", "stage", "own", "list", "page"),
+}
+SCRIPTS = (
+    *(f"parts/{name}.js" for name in PARTS),
+    *(f"pages/{page}/{name}.js" for page, names in PAGES.items() for name in names),
+    "mount.js",
+)
 STYLES = ("panels.css", "distill.css", "learn.css")
+
+
+def table() -> dict[str, Any]:
+    """What the page reads its words and defaults from: speckd/words.py, and the defaults of both tabs' forms."""
+    from app.engine import Question  # they import the models' library, and a page's parts need not
+    from app.training import DEFAULTS
+
+    question = {**asdict(Question("")), "response": ""}
+    del question["prefix_ids"]  # a clicked alternative's, and no setting
+    known = words.table()
+    return {**known, "defaults": {**known["defaults"], "question": question, "run": DEFAULTS}}
 
 
 @cache
 def script() -> str:
     """Every part's JavaScript in one text."""
     parts = ((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    return "".join([browser_parts.script(), *map(browser_parts.wrapped, parts)])
+    return "".join([browser_parts.script(table()), *map(browser_parts.wrapped, parts)])
 
 
 @cache

@@ -1,7 +1,6 @@
 """The Distill page without a model: made-up runs stand behind it (tests/e2e/scripted.py), the browser is real."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -276,8 +275,17 @@ def test_live_rows_arrive_in_order_and_pictures_are_never_rebuilt(still: Distill
     verdict = synthetic.recording()[-1]
     assert still.locate(".sk-outcome").inner_text() == verdict["text"]
     assert still.locate(".sk-held thead th").all_inner_texts() == ["before", "A", "B"]
-    shown = still.locate(".sk-held tbody tr").first.inner_text()
-    assert all(part in shown for cell in verdict["table"][1] for part in re.findall(r"[-+]?\d[\d.]*", cell))
+    words = still.locate(".sk-held tbody tr").first.inner_text().split()
+    before, *after = still.value(
+        f"""(({{ racers }}) => [racers[0].heldOut[0], ...racers.map((one) => one.heldOut.at(-1))].map((at) => at.divergence))(
+            {STATE}.shown)"""
+    )
+    figures = still.value(
+        """([before, after]) => [SpecKD.format(before, "nats"), ...after.flatMap((x) =>
+            [SpecKD.format(x, "nats"), SpecKD.format(x - before, "nats", { signed: true })])]""",
+        [before, after],
+    )
+    assert words[-5:] == figures, "one formatter, and the change since before the run"
     assert still.locate(".sk-run").inner_text() == "Start"
 
 

@@ -18,6 +18,7 @@ function bare(params) {
   copy.delete("tab");
   return copy;
 }
+/** @type {(tab: string) => HTMLElement | null} */
 const button = (tab) => document.querySelector(`#tab-${tab}-button`);
 
 function show() {
@@ -80,7 +81,7 @@ SpecKD.address = {
 if (location.hash) kept.set(open, bare(new URLSearchParams(location.hash.replace(/^#/, ""))));
 globalThis.addEventListener("hashchange", follow);
 document.addEventListener("click", (event) => {
-  const pressed = event.target.closest ? event.target.closest("[role=tab]") : null;
+  const pressed = event.target instanceof Element ? event.target.closest("[role=tab]") : null;
   const tab = pressed && TABS.find((name) => pressed.id === `tab-${name}-button`);
   if (!tab || tab === open) return;
   open = tab;
@@ -95,18 +96,3 @@ if (open !== FIRST) {
   });
   waiting.observe(document.documentElement, { childList: true, subtree: true });
 }
-
-/* Students that the visitor trained, for the list in Inspect. */
-const own = [];
-const hearers = [];
-SpecKD.students = {
-  all: () => own,
-  add(student) {
-    own.push(student);
-    for (const hear of hearers) hear(student);
-  },
-  listen(hear) {
-    hearers.push(hear);
-    own.forEach(hear);
-  },
-};

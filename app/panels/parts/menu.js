@@ -24,7 +24,7 @@ SpecKD.popup = function (button, kind) {
   button.addEventListener("click", () => open(panel.hidden));
   anchor.addEventListener("keydown", (event) => {
     const items = [...panel.querySelectorAll("button")];
-    const at = items.indexOf(document.activeElement);
+    const at = items.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
     if (event.key === "Escape" && !panel.hidden) {
       event.stopPropagation();
       open(false);
@@ -36,7 +36,7 @@ SpecKD.popup = function (button, kind) {
     }
   });
   document.addEventListener("pointerdown", (event) => {
-    if (!panel.hidden && !anchor.contains(event.target)) open(false, false);
+    if (!panel.hidden && !anchor.contains(/** @type {Node} */ (event.target))) open(false, false);
   });
   return {
     panel,
@@ -82,4 +82,33 @@ SpecKD.download = function (blob, name) {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+};
+
+/* A button that shows and hides a box below the page, and brings it into view. */
+SpecKD.revealButton = function (text, box, onShow = () => {}) {
+  const button = SpecKD.el("button", {
+    type: "button",
+    class: "sk-button sk-quiet",
+    "aria-expanded": "false",
+    "aria-controls": box.id,
+    text,
+  });
+  button.addEventListener("click", () => {
+    box.hidden = !box.hidden;
+    button.setAttribute("aria-expanded", String(!box.hidden));
+    if (box.hidden) return;
+    onShow();
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    box.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "nearest" });
+  });
+  return button;
+};
+
+SpecKD.copyText = async function (say, text, done, otherwise) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("done", done);
+  } catch {
+    say("failed", `This browser did not let the page copy: ${otherwise}`);
+  }
 };

@@ -1,0 +1,95 @@
+/* The menus of the Inspect page: examples to ask, and what a visitor takes home or brings along. */
+
+const TYPES = { json: "application/json", csv: "text/csv", html: "text/html" };
+
+/* speckd-why-is-the-sky-blue.json */
+function fileName(prompt, ending) {
+  const words = (prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) || ["trace"]).slice(0, 6).join("-").slice(0, 48);
+  return `speckd-${words}.${ending}`;
+}
+
+SpecKD.fillExamples = function (button, { recorded, examples, onRecorded, onExample }) {
+  const menu = SpecKD.popup(button, "sk-popup-examples");
+  if (recorded.length) menu.title("Recorded, on screen at once");
+  for (const one of recorded) menu.add(one.config.prompt, one.label, () => onRecorded(one.name));
+  menu.title("Questions to run");
+  for (const text of examples) menu.add(text, "", () => onExample(text));
+};
+
+class InspectKeep {
+  constructor({ button, server, say, limits, page, copyLink }) {
+    this.server = server;
+    this.say = say;
+    this.limits = limits;
+    this.page = page;
+    const menu = SpecKD.popup(button, "sk-popup-keep");
+    menu.add("Trace as JSON", "opens here again; all 50 draws", () => this.save("json"));
+    menu.add("Table as CSV", "one row a token", () => this.save("csv"));
+    menu.add("Picture as PNG", "strip and lanes", () => this.savePng());
+    menu.add("Page as HTML", "one file, alive without a server", () => this.save("html"));
+    menu.add("Copy link", "everything that is set, in the address", copyLink);
+    const hidden = { class: "sk-hidden", tabindex: "-1", "aria-label": "Trace file" };
+    const file = SpecKD.el("input", { type: "file", accept: ".json,application/json", ...hidden });
+    menu.panel.append(file);
+    menu.add("Open a trace…", "a JSON file kept earlier", () => file.click());
+    file.addEventListener("change", () => {
+      const [chosen] = file.files;
+      file.value = "";
+      if (chosen && !page.asking.busy()) this.open(chosen);
+    });
+  }
+
+  async open(chosen) {
+    const name = chosen.name.slice(0, 60);
+    if (chosen.size > this.limits.bytes) {
+      const sizes = `has ${(chosen.size / 1e6).toFixed(1)} MB and the limit here is ${
+        (this.limits.bytes / 1e6).toFixed(0)
+      } MB`;
+      this.say("failed", `${name} ${sizes}.`);
+      return;
+    }
+    this.say("loading", "Reading the trace.");
+    try {
+      const result = await this.server.open_trace(await chosen.text());
+      if (result.error) {
+        this.say("failed", result.error);
+        return;
+      }
+      this.page.open(result, null, "opened");
+      this.say("done", `Opened ${name}.`);
+    } catch {
+      this.say("failed", "The file could not be read here. Nothing was changed.");
+    }
+  }
+  async save(kind) {
+    const { shown, picture } = this.page;
+    if (!shown) return;
+    const name = fileName(shown.trace.config.prompt, kind);
+    try {
+      const { knobs, pinned } = picture.state;
+      const answer = await this.server.export({ id: shown.id, kind, knobs, pin: pinned });
+      if (answer.error) {
+        this.say("failed", answer.error);
+        return;
+      }
+      SpecKD.download(new Blob([answer.text], { type: TYPES[kind] + ";charset=utf-8" }), name);
+      this.say("done", `Saved ${name}.`);
+    } catch {
+      this.say("failed", SpecKD.NO_ANSWER);
+    }
+  }
+  async savePng() {
+    const { shown, picture, lanes, app } = this.page;
+    if (!shown) return;
+    const name = fileName(shown.trace.config.prompt, "png");
+    this.say("loading", "Drawing the picture.");
+    try {
+      SpecKD.download(await SpecKD.toPng(picture, lanes, app), name);
+      this.say("done", `Saved ${name}.`);
+    } catch (error) {
+      this.say("failed", error.message);
+    }
+  }
+}
+
+SpecKD.createInspectKeep = (options) => new InspectKeep(options);

@@ -1,0 +1,377 @@
+/* The Inspect page: one line of controls, the response as a strip, the lanes below it, the verdict beside it.
+
+   The server is asked for three things only: run a question, stop it, and write a file to keep. Everything about the
+   gate happens here. What is shown can always be told from the address: its #fragment holds every knob. */
+
+const STOP_PATIENCE = 900; // milliseconds until Stop no longer waits for the server's last word
+const SAME = ["prompt", "teacher", "student", "source", "max_new_tokens", "temperature", "seed"];
+const { el, icon, visible } = SpecKD;
+let serial = 0;
+
+const iconButton = (about, path) =>
+  el("button", { type: "button", class: "sk-button sk-quiet sk-icon-button", ...about }, icon(path));
+
+class InspectPage {
+  constructor(root, options) {
+    this.root = root;
+    this.server = options.server;
+    this.limits = options.limits;
+    this.recorded = options.recorded;
+    this.id = `sk-inspector-${++serial}`;
+    this.owner = serial === 1; // one Inspect owns the address; a second on the page leaves it alone
+    this.prefix = []; // token ids that the response begins with, from a clicked alternative
+    this.shown = null; // {id, word, trace}: what the picture shows
+    this.wish = null; // a question from the address that waits for the page to be ready
+    this.booted = false;
+
+    const remember = () => this.remember();
+    this.picture = SpecKD.createPicture({ onKnobs: remember, onPin: remember });
+    this.makeTop(options);
+    this.makeNodes();
+    this.makePictures(options.plotly);
+    this.asking = SpecKD.createAsking({
+      button: this.runButton,
+      label: "Run",
+      patience: STOP_PATIENCE,
+      server: this.server,
+      trigger: options.trigger,
+      say: this.say,
+      onImpatient: () => this.finish("stopped", "Stopped."),
+    });
+    SpecKD.fillExamples(this.examplesButton, {
+      recorded: this.recorded,
+      examples: options.examples,
+      onRecorded: (name) => {
+        if (!this.asking.busy()) this.openRecorded(name);
+      },
+      onExample: (text) => {
+        this.form.prompt = this.question.value = text;
+        this.question.focus();
+        this.remember();
+      },
+    });
+    const copyLink = () => this.copyLink();
+    const { server, say, limits } = this;
+    SpecKD.createInspectKeep({ button: this.keepButton, server, say, limits, page: this, copyLink });
+    this.listen();
+  }
+  get form() {
+    return this.settings.form;
+  }
+  set form(form) {
+    this.settings.form = form;
+  }
+
+  /* --- the page ------------------------------------------------------------------------------------------------ */
+
+  makeTop({ limits, own_models: ownModels, pairs = [], place = "", students }) {
+    this.question = el("textarea", {
+      class: "sk-ask-text",
+      rows: 1,
+      "aria-label": "Question",
+      placeholder: "Ask a question",
+      spellcheck: "false",
+      dir: "auto",
+      autocomplete: "off",
+    });
+    this.examplesButton = iconButton({ "aria-label": "Examples", title: "Examples" }, "M4 6l4 4 4-4");
+    this.runButton = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: "Run" });
+    const box = el("div", { class: "sk-ask-box" }, this.question, this.examplesButton);
+    this.ask = el("form", { class: "sk-ask", novalidate: true }, box, this.runButton);
+    const about = { "aria-label": "Settings: pair, source, length, temperature, seed", title: "Settings" };
+    const button = iconButton(about, "M2 4h12M2 8h12M2 12h12");
+    const onChange = () => this.remember();
+    this.settings = SpecKD.createInspectSettings({
+      id: this.id,
+      button,
+      limits,
+      ownModels,
+      pairs,
+      place,
+      students,
+      onChange,
+    });
+    this.controls = SpecKD.createControls({
+      knobs: this.picture.state.knobs,
+      onChange: (change) => this.picture.setKnobs(change),
+    });
+    const { primary, secondary } = this.controls;
+    primary.querySelector(".sk-tar-name").append(SpecKD.lesson("gate", "the token acceptance rate"));
+    const [betaField, divergenceField] = secondary.querySelectorAll(".sk-field");
+    betaField.after(SpecKD.lesson("gate", "the gate, k and beta"));
+    divergenceField.after(SpecKD.lesson("divergences", "divergences"));
+    const heading = el("h1", { class: "sk-hidden", text: "Inspect the gate" });
+    this.top = el("header", { class: "sk-top" }, heading, button, this.ask, primary);
+  }
+
+  makeNodes() {
+    const text = el("span", { class: "sk-status-text" });
+    const spoken = el("span", { class: "sk-hidden", role: "status" });
+    const statusBox = el("div", { class: "sk-status" }, text, spoken);
+    const bar = SpecKD.progressBar();
+    this.say = SpecKD.createStatus({ text, box: statusBox, spoken, bar });
+    const legend = SpecKD.legend();
+    legend.append(SpecKD.lesson("propose-verify", "acceptance and 1 − TVD"));
+    this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
+    this.caption = el("span", { class: "sk-caption-text" });
+    this.stripBox = el("div", { class: "sk-strip-box" });
+    this.lanesBox = el("div", { class: "sk-lanes-box" });
+    this.sideBox = el("div", { class: "sk-app-side" });
+    this.compareBox = el("div", { class: "sk-app-compare", id: `${this.id}-compare`, hidden: true });
+    const compareButton = SpecKD.revealButton("Compare selectors", this.compareBox, () => this.compare.repaint());
+    this.keepButton = el("button", { type: "button", class: "sk-button sk-quiet", text: "Keep" });
+    const foot = el("div", { class: "sk-foot" }, statusBox, compareButton, this.keepButton);
+    const caption = el("div", { class: "sk-caption" }, this.chip, this.caption);
+    const main = el("div", { class: "sk-app-main" }, caption, bar, this.stripBox, legend, this.lanesBox);
+    this.app = el(
+      "div",
+      { class: "sk-app" },
+      this.top,
+      el("div", { class: "sk-second" }, this.controls.secondary),
+      el("div", { class: "sk-app-grid" }, main, this.sideBox, foot),
+      this.compareBox,
+      this.settings.drawer,
+    );
+    this.root.append(this.app);
+  }
+
+  makePictures(plotly) {
+    const { picture } = this;
+    const pinHover = { onPin: (t) => picture.pin(t), onHover: (t) => picture.hover(t) };
+    this.strip = SpecKD.createStrip(this.stripBox, pinHover);
+    this.verdict = SpecKD.createVerdict(this.sideBox, { onAlternative: (t, id) => this.continueFrom(t, id) });
+    this.lanes = SpecKD.createLanes(this.lanesBox, { plotly, ...pinHover });
+    this.compare = SpecKD.createCompare(this.compareBox, pinHover);
+    picture.add(this.controls);
+    picture.add(this.strip);
+    picture.add({ setShown: (t, state) => this.verdict.show(state.trace, t, state.gated, state.knobs) });
+    picture.add(this.lanes, { late: true });
+    picture.add(this.compare, { late: true });
+    const theme = new MutationObserver(() => this.compare.repaint());
+    theme.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  }
+
+  listen() {
+    const { question } = this;
+    const grow = () => {
+      question.style.height = "";
+      if (document.activeElement === question) question.style.height = Math.min(150, question.scrollHeight + 2) + "px";
+    };
+    question.addEventListener("input", () => {
+      this.form.prompt = question.value;
+      grow();
+      this.remember();
+    });
+    question.addEventListener("focus", grow);
+    question.addEventListener("blur", () => {
+      question.style.height = "";
+    });
+    question.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      if (!this.asking.busy()) this.start();
+    });
+    this.ask.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.asking.busy()) this.asking.stop();
+      else this.start();
+    });
+  }
+
+  /* --- asking -------------------------------------------------------------------------------------------------- */
+
+  showForm() {
+    this.question.value = this.form.prompt;
+    this.settings.show();
+  }
+  start({ from = [], pin = null } = {}) {
+    this.prefix = from;
+    this.app.classList.add("sk-running");
+    this.asking.start({ question: { ...this.form, prefix_ids: from } }, { pin, pending: false });
+  }
+  finish(state, text) {
+    const { pending } = this.asking.current();
+    this.asking.forget();
+    this.app.classList.remove("sk-running");
+    if (pending && this.shown && state !== "done") this.restore();
+    this.say(state, text);
+  }
+  restore() {
+    const { trace, pinned } = this.picture.state;
+    if (!trace) return;
+    this.picture.setTrace(trace, { pin: pinned });
+    this.describe();
+  }
+
+  /* A clicked alternative: the same settings as the picture on screen, the response so far, and the new token. */
+  continueFrom(t, tokenId) {
+    if (this.asking.busy() || !this.shown) return;
+    const { trace } = this.shown;
+    this.form = this.formOf(trace.config);
+    if (this.form.source === "given") this.form = { ...this.form, source: "teacher", response: "" };
+    const from = trace.input_ids.slice(trace.n_prompt, trace.n_prompt + t).concat([tokenId]);
+    this.form.max_new_tokens = Math.min(this.limits.tokens, Math.max(this.form.max_new_tokens, from.length + 16));
+    this.showForm();
+    this.start({ from, pin: t });
+  }
+  formOf(config) {
+    const { prompt, teacher, student, source, max_new_tokens, temperature, seed } = config;
+    const response = source === "given" && this.shown ? this.shown.trace.response : "";
+    const do_sample = Boolean(config.do_sample);
+    return { prompt, teacher, student, source, response, do_sample, max_new_tokens, temperature, seed };
+  }
+
+  /* --- what the server says ------------------------------------------------------------------------------------ */
+
+  update(value) {
+    if (!this.booted) {
+      this.booted = true;
+      this.boot(value);
+      return;
+    }
+    const job = this.asking.heard(value);
+    if (!job) return; // the last words of a run that nobody waits for
+    if (value.state === "done" && value.result) {
+      this.finish("done", value.text);
+      this.show(value.result, job.pin);
+    } else if (value.state === "stopped" || value.state === "failed") this.finish(value.state, value.text);
+    else {
+      if (value.partial !== null && value.partial !== undefined) this.showPending(job, value.partial);
+      this.say(value.state, value.text, value.share);
+    }
+  }
+  showPending(job, text) {
+    if (!job.pending) this.name("writing", this.form.prompt, SpecKD.madeBy(this.form));
+    job.pending = true;
+    this.strip.setPending(text);
+  }
+
+  /* The line above the strip: what is on it, and who made it. */
+  name(word, prompt, made, detail = "") {
+    this.chip.textContent = word;
+    this.chip.classList.toggle("sk-chip-live", word === "live");
+    this.caption.replaceChildren(
+      el("bdi", { class: "sk-caption-question", text: visible(prompt) }),
+      el("span", { class: "sk-muted", text: made }),
+    );
+    this.caption.title = detail;
+  }
+  describe() {
+    const { config } = this.shown.trace;
+    const detail = [
+      `teacher sha256 ${config.teacher_sha256}`,
+      `student sha256 ${config.student_sha256}`,
+      `${config.dtype} on ${config.device}; speckd ${config.speckd}, torch ${config.torch}, ` +
+      `transformers ${config.transformers}`,
+    ];
+    this.name(this.shown.word, config.prompt, SpecKD.madeBy(config), detail.join("\n"));
+  }
+  show(result, pin = null, word = result.recorded ? "recorded" : "live") {
+    const trace = SpecKD.readTrace(result.trace);
+    this.shown = { id: result.id, word, trace };
+    this.lanes.setFigure(typeof result.figure === "string" ? JSON.parse(result.figure) : result.figure);
+    this.describe();
+    this.picture.setTrace(trace, { pin });
+    this.root.dataset.shown = String(Number(this.root.dataset.shown || 0) + 1);
+    this.remember();
+  }
+  /* A picture that was not asked for here: the form follows it. */
+  open(result, pin, word) {
+    this.prefix = [];
+    this.show(result, pin, word);
+    this.form = this.formOf(this.shown.trace.config);
+    this.showForm();
+    this.remember();
+  }
+
+  /* --- the beginning: a recorded answer at once, or what the address asks for ---------------------------------- */
+
+  boot(value) {
+    const params = this.owner ? SpecKD.address.params("inspect") : new URLSearchParams();
+    const asked = this.settings.fromAddress(params);
+    Object.assign(this.picture.state.knobs, asked.knobs);
+    this.controls.show(this.picture.state.knobs);
+    if (value.result) {
+      this.show(value.result, asked.form ? null : asked.at);
+      this.form = this.formOf(this.shown.trace.config);
+    }
+    this.showForm();
+    if (asked.form) this.fulfil(asked);
+    else this.watchModels();
+    if (this.owner) SpecKD.address.listen("inspect", (more) => this.hear(more));
+  }
+  fulfil(asked) {
+    this.form = { ...speckdWords.defaults.question, ...asked.form };
+    this.showForm();
+    const known = asked.start.length ? null : this.recorded.find((one) => this.asksFor(one.config));
+    if (known) this.openRecorded(known.name, asked.at);
+    else {
+      this.wish = asked;
+      this.say("loading", "Opening the question in this address.");
+    }
+    this.watchModels();
+  }
+  asksFor(config) {
+    const { form } = this;
+    if (form.source === "given" || Boolean(form.do_sample) !== Boolean(config.do_sample)) return false;
+    return SAME.every((name) => form[name] === config[name]);
+  }
+  openRecorded(name, pin = null) {
+    this.server.recorded(name).then((result) => {
+      if (result.error) this.say("failed", result.error);
+      else this.open(result, pin);
+    }, () => this.say("failed", SpecKD.NO_ANSWER));
+  }
+  watchModels() {
+    SpecKD.watchModels({
+      server: this.server,
+      say: this.say,
+      quiet: () => this.asking.busy() || this.wish !== null,
+      onLoaded: () => {
+        if (!this.wish || this.asking.busy()) return;
+        const { start: from, at: pin } = this.wish;
+        this.wish = null;
+        this.start({ from, pin });
+      },
+    });
+  }
+
+  /* --- the address --------------------------------------------------------------------------------------------- */
+
+  remember() {
+    if (this.owner) SpecKD.address.write("inspect", this.toAddress());
+  }
+  toAddress() {
+    const { knobs, pinned } = this.picture.state;
+    const params = this.settings.toAddress(knobs);
+    if (this.shown && this.form.prompt === this.shown.trace.config.prompt) {
+      if (this.prefix.length) params.set("start", this.prefix.join("."));
+      if (pinned >= 0) params.set("at", String(pinned + 1));
+    }
+    return params;
+  }
+  hear(params) {
+    if (!this.booted || this.asking.busy()) return;
+    const asked = this.settings.fromAddress(params);
+    this.picture.setKnobs(asked.knobs);
+    this.controls.show(this.picture.state.knobs);
+    if (asked.form) this.fulfil(asked);
+    else if (asked.at !== null) this.picture.pin(asked.at);
+  }
+  copyLink() {
+    this.remember();
+    SpecKD.address.flush();
+    return SpecKD.copyText(this.say, location.href, "The link is copied.", "the link is in the address bar.");
+  }
+
+  /* For tests. */
+  state() {
+    return { form: this.form, shown: this.shown, run: this.asking.current(), prefix: this.prefix };
+  }
+}
+
+SpecKD.createInspector = function (root, options) {
+  const page = new InspectPage(root, options);
+  root.inspector = page;
+  return (value) => page.update(value);
+};

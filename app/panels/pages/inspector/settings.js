@@ -1,0 +1,155 @@
+/* What a question is asked with: the drawer of settings, what it makes of the form, and the address. */
+
+const { el, visible } = SpecKD;
+const SOURCES = {
+  teacher: "teacher, greedy",
+  "teacher+": "teacher, sampled",
+  student: "student, greedy",
+  "student+": "student, sampled",
+  given: "text of your own",
+};
+const OWN_HINT = "Hub ids or folders with safetensors; both need one vocabulary.";
+const whole = (n) => n.toLocaleString("en");
+
+/* Every setting: its field in the request, its key in the address, its kind and its range. */
+const questionTable = (tokens) => [
+  { field: "prompt", key: "q", kind: "text" },
+  { field: "teacher", key: "teacher", kind: "text" },
+  { field: "student", key: "student", kind: "text" },
+  { field: "source", key: "source", kind: "choice", of: ["teacher", "student", "given"] },
+  { field: "response", key: "given", kind: "text" },
+  { field: "do_sample", key: "sample", kind: "flag" },
+  { field: "max_new_tokens", key: "len", kind: "number", min: 1, max: tokens, step: 1 },
+  { field: "temperature", key: "temp", kind: "number", min: 0.05, max: 5, step: 0.05 },
+  { field: "seed", key: "seed", kind: "number", min: 0, step: 1 },
+];
+const KNOB_TABLE = [
+  { field: "gate", key: "gate", kind: "choice", of: Object.keys(SpecKD.GATES) },
+  { field: "k", key: "k", kind: "number", min: 1, max: SpecKD.K_MAX, step: 1, strict: true },
+  { field: "beta", key: "beta", kind: "number", min: 0, max: 1, strict: true },
+  { field: "divergence", key: "div", kind: "choice", of: Object.keys(SpecKD.DIVERGENCES) },
+];
+const nameOf = ({ teacher, student }) => `${student} ${teacher}`; // a Hub id has no space
+
+class InspectSettings {
+  constructor({ id, button, limits, ownModels, pairs, place, students, onChange }) {
+    this.id = id;
+    this.limits = limits;
+    this.ownModels = ownModels;
+    this.pairs = pairs;
+    this.students = students;
+    this.table = SpecKD.createForm(questionTable(limits.tokens));
+    this.knobs = SpecKD.createForm(KNOB_TABLE);
+    this.form = { ...speckdWords.defaults.question };
+    this.inputs = {};
+    this.makeFields();
+    this.drawer = this.makeDrawer(button, place);
+    for (const kind of ["input", "change"]) {
+      this.drawer.addEventListener(kind, () => {
+        this.read();
+        onChange();
+      });
+    }
+  }
+
+  input(name, more = {}, tag = "input") {
+    const known = tag === "input" && name !== "own" ? this.table.input(name) : {};
+    const field = { id: `${this.id}-${name}`, "data-field": name, class: tag === "select" ? "sk-select" : "sk-text" };
+    this.inputs[name] = el(/** @type {"input"} */ (tag), { ...field, ...known, ...more });
+    return this.inputs[name];
+  }
+  makeFields() {
+    const student = this.input("student", {}, "select");
+    for (const [value, text] of Object.entries(this.students)) student.append(el("option", { value, text }));
+    for (const pair of this.pairs) student.append(el("option", { value: nameOf(pair), text: pair.label }));
+    if (this.ownModels) student.append(el("option", { value: "own", text: "models of your own" }));
+    SpecKD.students.listen(({ value, label }) => {
+      this.students = { ...this.students, [value]: label };
+      student.append(el("option", { value, text: visible(label) }));
+    });
+    const field = SpecKD.drawerField;
+    const hub = (placeholder) => ({ type: "text", spellcheck: "false", placeholder });
+    this.own = el(
+      "div",
+      { class: "sk-own", hidden: true },
+      field("Teacher", this.input("teacher", hub("Qwen/Qwen2.5-1.5B-Instruct"))),
+      field("Student", this.input("own", hub("Qwen/Qwen2.5-0.5B-Instruct")), OWN_HINT),
+    );
+    this.source = SpecKD.radioField("Response from", { name: `${this.id}-source`, field: "source" }, SOURCES);
+    const text = this.input("response", { rows: 5, dir: "auto", spellcheck: "false" }, "textarea");
+    const most = `Up to ${whole(this.limits.response)} characters and ${whole(this.limits.tokens)} tokens.`;
+    this.given = el("div", { class: "sk-given", hidden: true }, field("Text to read", text, most));
+  }
+  makeDrawer(button, place) {
+    const field = SpecKD.drawerField;
+    const student = this.inputs.student;
+    const note = "These count from the next Run on. The gate’s own controls act at once.";
+    return SpecKD.createDrawer(
+      { id: `${this.id}-drawer`, button, note, focus: student },
+      field(this.pairs.length ? "Student" : "Student of the packaged teacher", student),
+      this.own,
+      this.source.element,
+      this.given,
+      field("Length, tokens at most", this.input("max_new_tokens"), `1 to ${whole(this.limits.tokens)}`),
+      field(
+        "Temperature",
+        this.input("temperature"),
+        "Divides both models’ logits everywhere, greedy responses included.",
+      ),
+      field("Seed", this.input("seed"), "Names the sampled response, the draws and their coins."),
+      place ? el("p", { class: "sk-small sk-muted sk-place", text: place }) : null,
+    );
+  }
+
+  read() {
+    const { form, inputs } = this;
+    const own = inputs.student.value === "own";
+    const pair = this.pairs.find((one) => nameOf(one) === inputs.student.value);
+    const source = this.source.value();
+    form.teacher = own ? inputs.teacher.value.trim() : pair ? pair.teacher : "packaged";
+    form.student = own ? inputs.own.value.trim() : pair ? pair.student : inputs.student.value;
+    form.source = source.replace("+", "");
+    form.do_sample = source.endsWith("+");
+    form.response = inputs.response.value;
+    for (const name of this.table.numbers) form[name] = this.table.read(name, inputs[name]);
+    this.arrange();
+  }
+  show() {
+    const { form, inputs } = this;
+    const pair = this.pairs.find((one) => nameOf(one) === nameOf(form));
+    const own = this.ownModels && !pair && (form.teacher !== "packaged" || !Object.hasOwn(this.students, form.student));
+    inputs.student.value = pair ? nameOf(pair) : own ? "own" : form.student;
+    if (own) {
+      inputs.teacher.value = form.teacher;
+      inputs.own.value = form.student;
+    }
+    this.source.choose(form.source + (form.do_sample && form.source !== "given" ? "+" : ""));
+    inputs.response.value = form.response || "";
+    for (const name of this.table.numbers) this.table.show(inputs[name], form[name]);
+    this.arrange();
+  }
+  arrange() {
+    this.own.hidden = this.inputs.student.value !== "own";
+    this.given.hidden = this.form.source !== "given";
+  }
+
+  /* --- the address --------------------------------------------------------------------------------------------- */
+
+  toAddress(knobs) {
+    const { source, response } = this.form;
+    const params = this.table.toParams({ ...this.form, response: source === "given" ? response : null });
+    return this.knobs.toParams(knobs, params);
+  }
+  fromAddress(params) {
+    const start = params.get("start") || "";
+    const at = params.get("at") || "";
+    return {
+      form: params.has("q") ? this.table.fromParams(params) : null,
+      knobs: this.knobs.fromParams(params),
+      start: /^\d+(\.\d+)*$/.test(start) ? start.split(".").map(Number) : [],
+      at: /^[1-9]\d*$/.test(at) ? Number(at) - 1 : null,
+    };
+  }
+}
+
+SpecKD.createInspectSettings = (options) => new InspectSettings(options);

@@ -1,0 +1,109 @@
+/* Exercises: a prediction, then the answer. A form asks; Check tells whether it was right, why, and shows it. */
+
+const { el, icon } = SpecKD;
+
+/* One of several. */
+function choice(task, { name, box, build, answer, ask }) {
+  const options = el("div", { class: "sk-learn-options" });
+  task.options.forEach((option, value) => {
+    const input = el("input", { type: "radio", name, value });
+    options.append(el("label", { class: "sk-radio" }, input, el("span", {}, ...option.map(build))));
+  });
+  box.append(options);
+  return () => {
+    const chosen = /** @type {HTMLInputElement | null} */ (options.querySelector("input:checked"));
+    if (!chosen) {
+      ask("Choose one first.");
+      return;
+    }
+    options.querySelectorAll("label").forEach((label, i) => {
+      label.classList.toggle("sk-learn-key", task.right.includes(i));
+    });
+    answer(task.right.includes(Number(chosen.value)), task.reason, "Not so.");
+  };
+}
+
+/* A k, guessed with a slider. */
+function threshold(task, { box, answer }) {
+  const range = { type: "range", class: "sk-slider", min: 1, max: task.last, step: 1, value: task.first };
+  const slider = el("input", { ...range, "aria-label": "Your guess of k" });
+  const shown = el("output", { class: "sk-k-value", text: String(task.first) });
+  const move = () => {
+    shown.textContent = slider.value;
+    slider.style.setProperty("--at", `${((Number(slider.value) - 1) / (task.last - 1)) * 100}%`);
+  };
+  slider.addEventListener("input", move);
+  move();
+  const symbol = el("span", { class: "sk-symbol", text: "k" });
+  box.append(el("label", { class: "sk-k sk-learn-guess" }, symbol, slider, shown));
+  return () => {
+    const guess = Number(slider.value);
+    const reveal = { ...task.reveal, knobs: { gate: task.gate, k: guess } };
+    answer(guess === task.answer, [task.reasons[guess - 1]], "Not there.", reveal);
+  };
+}
+
+/* Some things in an order, moved up and down with buttons. */
+function ranking(task, { box, build, answer }) {
+  const order = task.items.map((_, i) => i);
+  const rows = el("ol", { class: "sk-learn-order" });
+  function mover(at, way, text) {
+    const button = el("button", {
+      type: "button",
+      class: "sk-button sk-quiet sk-learn-move",
+      "data-way": way,
+      disabled: at + way < 0 || at + way >= order.length,
+      "aria-label": `Move ${text} ${way < 0 ? "up" : "down"}`,
+    }, icon(way < 0 ? "M4 10l4-4 4 4" : "M4 6l4 4 4-4"));
+    button.addEventListener("click", () => {
+      [order[at], order[at + way]] = [order[at + way], order[at]];
+      delete box.dataset.answered;
+      draw();
+      focus(at + way, way);
+    });
+    return button;
+  }
+  function draw() {
+    rows.replaceChildren(...order.map((item, at) => {
+      const words = el("span", { class: "sk-learn-item" }, ...task.items[item].map(build));
+      return el("li", {}, words, mover(at, -1, words.textContent), mover(at, 1, words.textContent));
+    }));
+  }
+  function focus(at, way) {
+    /** @type {HTMLButtonElement} */
+    const same = rows.children[at].querySelector(`[data-way="${way}"]`);
+    /** @type {HTMLButtonElement} */
+    const other = rows.children[at].querySelector("button:not([disabled])");
+    (same.disabled ? other : same).focus();
+  }
+  draw();
+  box.append(rows);
+  return () => { // ties may stand either way
+    const right = order.every((item, at) => task.values[item] === task.values[task.answer[at]]);
+    answer(right, task.reason, "Not in this order.");
+  };
+}
+
+const FORMS = { choice, threshold, order: ranking };
+
+/* `onAnswer(task, right, reveal)` hears every answer. */
+SpecKD.createExercise = function (task, { id, build, onAnswer }) {
+  const result = el("p", { class: "sk-learn-result", role: "status" });
+  const predict = el("legend", {}, el("span", { class: "sk-learn-predict", text: "Predict " }), ...task.ask.map(build));
+  const about = { "data-exercise": task.id, "data-form": task.form };
+  const box = el("fieldset", { class: "sk-learn-exercise", ...about }, predict);
+  const answer = (right, reason, wrong, reveal = task.reveal || {}) => {
+    box.dataset.answered = right ? "right" : "wrong";
+    const why = task.why ? [...task.why.map(build), " "] : [];
+    const after = right && task.after ? [" ", ...task.after.map(build)] : [];
+    const verdict = el("b", { text: right ? "✓ Right. " : `✕ ${wrong} ` });
+    result.replaceChildren(verdict, ...why, ...reason.map(build), ...after);
+    onAnswer(task, right, reveal);
+  };
+  const ask = (text) => result.replaceChildren(el("span", { text }));
+  const make = FORMS[task.form] || ranking;
+  const check = el("button", { type: "button", class: "sk-button sk-learn-check", text: "Check" });
+  check.addEventListener("click", make(task, { name: `${id}-${task.id}`, box, build, answer, ask }));
+  box.append(el("div", { class: "sk-learn-verify" }, check, result));
+  return box;
+};

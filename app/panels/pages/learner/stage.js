@@ -1,0 +1,290 @@
+/* The picture beside a lesson's words: the very parts of Inspect and Distill, set to what a step speaks of. Parts are
+   made when a step first wants them, and what is not on screen is not drawn. */
+
+const { el } = SpecKD;
+const STRIDE = 170; // milliseconds a step of a playing run stays
+const LANES = 290; // pixels that all the lanes take
+/* Where the controls are that a step may point at. */
+const POINTS = {
+  gate: ".sk-segments",
+  k: ".sk-k",
+  tar: ".sk-tar",
+  beta: ".sk-field-beta",
+  divergence: ".sk-field-divergence",
+  loss: ".sk-loss",
+  strip: ".sk-learn-strip",
+  token: ".sk-token.sk-pinned",
+  lists: ".sk-picture",
+  reason: ".sk-reason",
+  sum: ".sk-sum",
+  facts: ".sk-facts",
+  chances: ".sk-chances",
+  lanes: ".sk-learn-lanes",
+  selectors: ".sk-rows-box",
+  agreement: ".sk-compare-right",
+  race: ".sk-race-charts",
+  probe: ".sk-probe-box",
+  play: ".sk-learn-play",
+  own: ".sk-learn-own-button",
+};
+const SECTIONS = ["lists", "reason", "sum", "facts", "chances"]; // of the verdict
+const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const narrow = () => matchMedia("(max-width: 900px)").matches;
+const card = (kind) => el("div", { class: `sk-learn-card sk-learn-${kind}` });
+
+/* The heatmap with a few of its lanes, so that no step shows what it has not yet spoken of. */
+function chosenLanes(material, names) {
+  if (!names.length) return material.figure;
+  material.chosen = material.chosen || new Map();
+  const key = names.join(" ");
+  if (!material.chosen.has(key)) material.chosen.set(key, withLanes(material.figure, names));
+  return material.chosen.get(key);
+}
+function withLanes({ data, layout }, names) {
+  const rows = layout.meta.lanes.map((name, row) => ({ name, row })).filter(({ name }) => names.includes(name));
+  const at = (name) => rows.findIndex((one) => one.name === name);
+  const here = (one) => one.name === "masked" || at(one.name) >= 0;
+  return {
+    data: data.filter(here).map((lane) => (lane.name === "masked" ? lane : { ...lane, y: [at(lane.name)] })),
+    layout: {
+      ...layout,
+      meta: { ...layout.meta, lanes: rows.map((one) => one.name) },
+      yaxis: {
+        ...layout.yaxis,
+        range: [rows.length - 0.5, -0.5],
+        tickvals: rows.map((_, i) => i),
+        ticktext: rows.map((one) => layout.yaxis.ticktext[one.row]),
+      },
+      annotations: layout.annotations.filter((one) => at(one.name) >= 0).map((one) => ({ ...one, y: at(one.name) })),
+    },
+  };
+}
+
+class LessonStage {
+  /* `caption(chip, live, question, made, detail)` names what is shown; `onMoved` hears that something on screen is no
+     longer as a step set it. */
+  constructor({ plotly, charts, caption, onMoved }) {
+    this.plotly = plotly;
+    this.charts = charts;
+    this.caption = caption;
+    this.onMoved = onMoved;
+    this.views = [];
+    this.material = null; // the trace that is shown
+    this.run = null;
+    this.moment = 0;
+    this.seen = Infinity; // points of a later step are not drawn yet: a prediction comes first
+    this.picture = SpecKD.createPicture({ onKnobs: onMoved, onPin: onMoved });
+    this.traceBox = el("div", { class: "sk-learn-trace", hidden: true });
+    this.runBox = el("div", { class: "sk-learn-run", hidden: true });
+    this.element = el("div", { class: "sk-learn-stage" }, this.traceBox, this.runBox);
+    /** @type {Controls | null} */
+    this.controls = null;
+    /** @type {Compare | null} */
+    this.compare = null;
+    this.lanes = null;
+    this.race = null;
+  }
+  get pinHover() {
+    return { onPin: (t) => this.picture.pin(t), onHover: (t) => this.picture.hover(t) };
+  }
+  clear() {
+    this.traceBox.hidden = this.runBox.hidden = true;
+  }
+
+  /* --- one text ------------------------------------------------------------------------------------------------ */
+
+  makeTraceParts() {
+    if (this.controls) return;
+    const { picture } = this;
+    this.controls = SpecKD.createControls({
+      knobs: picture.state.knobs,
+      onChange: (change) => picture.setKnobs(change),
+    });
+    const { primary, secondary } = this.controls;
+    const [betaField, divergenceField] = secondary.querySelectorAll(".sk-field");
+    betaField.classList.add("sk-field-beta");
+    divergenceField.classList.add("sk-field-divergence");
+    this.secondary = el("div", { class: "sk-learn-second" }, secondary);
+    const stripBox = card("strip");
+    this.legend = SpecKD.legend();
+    this.boxes = { verdict: card("verdict"), lanes: card("lanes"), compare: card("compare") };
+    this.traceBox.append(primary, this.secondary, stripBox, this.legend, ...Object.values(this.boxes));
+    this.strip = SpecKD.createStrip(stripBox, this.pinHover);
+    this.verdict = SpecKD.createVerdict(this.boxes.verdict);
+    picture.add(this.controls);
+    picture.add(this.strip);
+    picture.add({ setShown: (t, state) => this.showVerdict(t, state) });
+    this.addLateParts();
+  }
+  addLateParts() {
+    const { picture } = this;
+    picture.add({
+      paint: (gated, knobs) => {
+        if (this.shows("lanes")) this.lanes.paint(gated, knobs);
+      },
+      setCursor: (t) => this.lanes && this.lanes.setCursor(t),
+      setPinned: (t) => this.lanes && this.lanes.setPinned(t),
+    }, { late: true });
+    picture.add({
+      setTrace: (trace) => this.compare && this.compare.setTrace(trace),
+      paint: (gated, knobs) => {
+        if (this.shows("compare")) this.compare.paint(gated, knobs);
+      },
+      setCursor: (t) => this.compare && this.compare.setCursor(t),
+      setPinned: (t) => this.compare && this.compare.setPinned(t),
+    }, { late: true });
+    const theme = new MutationObserver(() => {
+      if (this.shows("compare")) this.compare.repaint();
+    });
+    theme.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  }
+  shows(view) {
+    return this.views.includes(view) && Boolean(this[view]);
+  }
+  showVerdict(t, { trace, gated, knobs }) {
+    if (this.shows("verdict")) this.verdict.show(trace, t, gated, knobs);
+  }
+
+  showViews(state) {
+    this.views = state.view;
+    for (const [name, box] of Object.entries(this.boxes)) box.hidden = !this.views.includes(name);
+    this.secondary.hidden = state.controls !== "all";
+    this.controls.primary.hidden = state.controls === "none";
+    this.legend.hidden = state.plain;
+    this.traceBox.classList.toggle("sk-learn-plain", state.plain);
+    for (const part of SECTIONS) this.traceBox.classList.toggle(`sk-learn-no-${part}`, !state.parts.includes(part));
+    const { plotly, pinHover } = this;
+    if (this.views.includes("lanes") && !this.lanes) {
+      this.lanes = SpecKD.createLanes(this.boxes.lanes, { plotly, height: LANES, ...pinHover });
+    }
+    if (this.views.includes("compare") && !this.compare) {
+      this.compare = SpecKD.createCompare(this.boxes.compare, pinHover);
+    }
+  }
+
+  showTrace(material, state) {
+    const { picture } = this;
+    this.material = material;
+    this.makeTraceParts();
+    this.runBox.hidden = true;
+    this.traceBox.hidden = false;
+    if (this.player) this.player.halt();
+    this.showViews(state);
+    Object.assign(picture.state.knobs, state.knobs);
+    if (picture.state.trace !== material.trace) {
+      picture.setTrace(material.trace, { pin: state.pin });
+      if (this.compare) this.compare.setTrace(material.trace);
+    } else {
+      picture.hover(-1);
+      picture.setKnobs({});
+      picture.pin(state.pin, false);
+    }
+    this.showVerdict(state.pin, picture.state);
+    if (this.shows("lanes")) this.showLanes(material, state);
+    if (this.shows("compare")) {
+      this.compare.setTrace(material.trace);
+      this.compare.paint(picture.state.gated, picture.state.knobs);
+      this.compare.setPinned(state.pin);
+      this.compare.repaint();
+    }
+    const { config } = material.trace;
+    const chip = material.own ? "your sentence" : "recorded";
+    this.caption(chip, Boolean(material.own), config.prompt, `${config.student} student`, SpecKD.madeBy(config));
+  }
+  showLanes(material, state) {
+    const { gated, knobs } = this.picture.state;
+    const height = state.lanes.length ? 66 + 38 * state.lanes.length : LANES;
+    this.lanes.element.querySelector(".sk-plot").style.height = height + "px";
+    this.lanes.setFigure(chosenLanes(material, state.lanes));
+    this.lanes.setPinned(state.pin);
+    this.lanes.paint(gated, knobs);
+  }
+
+  /* --- a recorded run: its curves and its probe, at a step ----------------------------------------------------- */
+
+  makeRunParts() {
+    if (this.race) return;
+    this.player = SpecKD.createPlayer({
+      duration: (last) => STRIDE * last,
+      reached: () => this.run.steps,
+      onStep: (step) => this.toMoment(step),
+      still: calm,
+    });
+    this.raceBox = card("race");
+    this.probeBox = card("probe");
+    this.runBox.append(el("div", { class: "sk-learn-play" }, ...this.player.nodes), this.raceBox, this.probeBox);
+    const move = (step) => {
+      this.player.halt();
+      this.toMoment(step);
+    };
+    const { plotly, charts: figures } = this;
+    this.race = SpecKD.createRace(this.raceBox, { plotly, figures, height: 200, onStep: move });
+    this.probe = SpecKD.createProbe(this.probeBox, { onMoment: move });
+  }
+  toMoment(step) {
+    this.moment = Math.max(0, Math.min(this.run.steps, step));
+    this.seen = Math.max(this.seen, this.moment);
+    this.race.setMoment(this.moment, this.seen);
+    this.probe.setMoment(this.moment, this.seen);
+    this.player.show({ moment: this.moment, last: this.run.steps });
+    this.onMoved();
+  }
+  showRun(run, state) {
+    this.makeRunParts();
+    this.traceBox.hidden = true;
+    this.runBox.hidden = false;
+    this.player.halt();
+    this.views = state.view;
+    this.raceBox.hidden = !this.views.includes("race");
+    this.probeBox.hidden = !this.views.includes("probe");
+    /** @type {NodeListOf<HTMLElement>} */
+    const charts = this.raceBox.querySelectorAll(".sk-race-chart");
+    for (const one of charts) one.hidden = state.charts.length > 0 && !state.charts.includes(one.dataset.quantity);
+    this.raceBox.dataset.charts = String(state.charts.length || 3);
+    /** @type {NodeListOf<HTMLElement>} */
+    const plots = this.raceBox.querySelectorAll(".sk-plot");
+    for (const plot of plots) plot.style.height = (this.views.includes("probe") ? 180 : 300) + "px";
+    this.run = run;
+    this.moment = state.step;
+    this.seen = this.moment > 0 ? Infinity : 0;
+    this.race.show(run, { step: this.moment, until: this.seen });
+    this.probe.show(run, { step: this.moment, upTo: this.seen, racer: state.racer });
+    this.player.show({ moment: this.moment, last: run.steps });
+    const { student, seed } = run.start;
+    this.caption("recorded run", false, `${student} student`, `${run.steps} steps, seed ${seed}`, "");
+  }
+
+  /* --- what an answer changes, and what has moved -------------------------------------------------------------- */
+
+  /* What Check reveals is shown in the picture too: the step's state with what the answer changes. */
+  reveal(state, change) {
+    const { picture } = this;
+    if (state.trace && this.material) {
+      const knobs = { ...picture.state.knobs, ...change.knobs };
+      this.showTrace(this.material, { ...state, ...change, knobs, pin: change.pin ?? picture.state.pinned });
+    } else if (state.run && this.run) this.showRun(this.run, { ...state, ...change, step: change.step ?? this.moment });
+    this.onMoved();
+  }
+  moved(state) {
+    const { trace, pinned, knobs } = this.picture.state;
+    if (state.trace && trace) {
+      return pinned !== state.pin || Object.entries(state.knobs).some(([name, value]) => knobs[name] !== value);
+    }
+    return Boolean(state.run) && this.moment !== state.step;
+  }
+
+  /* Marks what the words speak of, and brings it into view. */
+  point(root, names, { scroll = !narrow(), only = false } = {}) {
+    for (const node of root.querySelectorAll(".sk-pointed")) node.classList.remove("sk-pointed", "sk-pointed-now");
+    const nodes = names.map((name) => root.querySelector(POINTS[name] || ":scope > .nothing"))
+      .filter((node) => node && node.getClientRects().length);
+    for (const node of nodes) {
+      node.classList.add("sk-pointed");
+      if (only) node.classList.add("sk-pointed-now");
+    }
+    if (!scroll || !nodes.length) return;
+    nodes[0].scrollIntoView({ block: narrow() ? "center" : "nearest", behavior: calm() ? "auto" : "smooth" });
+  }
+}
+
+SpecKD.createLessonStage = (options) => new LessonStage(options);

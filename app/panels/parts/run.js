@@ -1,0 +1,89 @@
+/* One job of a visitor at a time: asked for, told of, stopped. Every page that asks the server for work uses this. */
+
+const POLL = 600; // milliseconds between two looks at the loading of the models
+const SPOKEN = ["done", "stopped", "failed", "ready"];
+const MOVING = ["waiting", "loading", "preparing", "training", "writing", "measuring"];
+
+SpecKD.isMoving = (state) => MOVING.includes(state);
+
+SpecKD.progressBar = (kind = "") =>
+  SpecKD.el("div", { class: `sk-progress ${kind}`.trim(), "aria-hidden": "true" }, SpecKD.el("div", {}));
+
+/* Says how it stands: a line of text, what a screen reader hears of its end, and the bar while it moves. */
+SpecKD.createStatus = function ({ text, box = text, spoken = null, bar }) {
+  const filling = /** @type {HTMLElement} */ (bar.firstElementChild);
+  return function (state, words, share = null) {
+    text.textContent = words;
+    box.dataset.state = state;
+    if (spoken && SPOKEN.includes(state)) spoken.textContent = words;
+    const moving = MOVING.includes(state);
+    bar.classList.toggle("sk-moving", moving);
+    bar.classList.toggle("sk-unknown", moving && share === null);
+    filling.style.transform = `scaleX(${moving && share ? share : 0})`;
+  };
+};
+
+const freshId = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/* The button that starts and stops, and the job behind it. Stop does not wait for the server's last word: after
+   `patience` milliseconds onImpatient decides what becomes of the page. */
+SpecKD.createAsking = function (
+  { button, label, stopping = "Stopping.", patience, server, trigger, say, onImpatient },
+) {
+  let current = null;
+
+  function start(data, facts = {}) {
+    if (current) clearTimeout(current.timer);
+    current = { id: freshId(), waiting: true, stopped: false, timer: 0, ...facts };
+    button.textContent = "Stop";
+    button.classList.add("sk-stop");
+    say("waiting", "Asking.");
+    trigger("run", { run: current.id, ...data });
+    return current;
+  }
+  function stop() {
+    const mine = current;
+    mine.stopped = true;
+    say("waiting", stopping);
+    server.stop(mine.id).catch(() => {});
+    mine.timer = setTimeout(() => {
+      if (current === mine && mine.waiting) onImpatient(mine);
+    }, patience);
+  }
+  /* The button is for starting again. What the server still says of the job is heard until it is forgotten. */
+  function release() {
+    clearTimeout(current.timer);
+    current.waiting = false;
+    button.textContent = label;
+    button.classList.remove("sk-stop");
+  }
+  function forget() {
+    release();
+    current = null;
+  }
+  return {
+    start,
+    stop,
+    release,
+    forget,
+    busy: () => current !== null && current.waiting,
+    current: () => current,
+    /* The job that an update speaks of; null for the last words of one that nobody waits for. */
+    heard: (update) => (current && update.run === current.id ? current : null),
+  };
+};
+
+/* Says how the loading of the models stands until it has ended, unless the visitor has something else under way. */
+SpecKD.watchModels = function ({ server, say, quiet, onLoaded = () => {} }) {
+  const look = () => {
+    server.status().then((now) => {
+      const loading = MOVING.includes(now.state);
+      if (!quiet()) say(loading || now.state === "failed" ? now.state : "ready", now.text, loading ? now.share : null);
+      if (loading) setTimeout(look, POLL);
+      else onLoaded();
+    }, () => setTimeout(look, 4 * POLL));
+  };
+  look();
+};
+SpecKD.NO_ANSWER = "The server did not answer: is it still running?";
