@@ -23,26 +23,6 @@ function choice(task, { name, box, build, answer, ask }) {
   };
 }
 
-/* A k, guessed with a slider. */
-function threshold(task, { box, answer }) {
-  const range = { type: "range", class: "sk-slider", min: 1, max: task.last, step: 1, value: task.first };
-  const slider = el("input", { ...range, "aria-label": "Your guess of k" });
-  const shown = el("output", { class: "sk-k-value", text: String(task.first) });
-  const move = () => {
-    shown.textContent = slider.value;
-    slider.style.setProperty("--at", `${((Number(slider.value) - 1) / (task.last - 1)) * 100}%`);
-  };
-  slider.addEventListener("input", move);
-  move();
-  const symbol = el("span", { class: "sk-symbol", text: "k" });
-  box.append(el("label", { class: "sk-k sk-learn-guess" }, symbol, slider, shown));
-  return () => {
-    const guess = Number(slider.value);
-    const reveal = { ...task.reveal, knobs: { gate: task.gate, k: guess } };
-    answer(guess === task.answer, [task.reasons[guess - 1]], "Not there.", reveal);
-  };
-}
-
 /* Some things in an order, moved up and down with buttons. */
 function ranking(task, { box, build, answer }) {
   const order = task.items.map((_, i) => i);
@@ -84,24 +64,20 @@ function ranking(task, { box, build, answer }) {
   };
 }
 
-const FORMS = { choice, threshold, order: ranking };
-
 /* `onAnswer(task, right, reveal)` hears every answer. */
 SpecKD.createExercise = function (task, { id, build, onAnswer }) {
   const result = el("p", { class: "sk-learn-result", role: "status" });
   const predict = el("legend", {}, el("span", { class: "sk-learn-predict", text: "Predict " }), ...task.ask.map(build));
   const about = { "data-exercise": task.id, "data-form": task.form };
   const box = el("fieldset", { class: "sk-learn-exercise", ...about }, predict);
-  const answer = (right, reason, wrong, reveal = task.reveal || {}) => {
+  const answer = (right, reason, wrong) => {
     box.dataset.answered = right ? "right" : "wrong";
-    const why = task.why ? [...task.why.map(build), " "] : [];
-    const after = right && task.after ? [" ", ...task.after.map(build)] : [];
     const verdict = el("b", { text: right ? "✓ Right. " : `✕ ${wrong} ` });
-    result.replaceChildren(verdict, ...why, ...reason.map(build), ...after);
-    onAnswer(task, right, reveal);
+    result.replaceChildren(verdict, ...task.why.map(build), " ", ...reason.map(build));
+    onAnswer(task, right, task.reveal || {});
   };
   const ask = (text) => result.replaceChildren(el("span", { text }));
-  const make = FORMS[task.form] || ranking;
+  const make = task.form === "choice" ? choice : ranking;
   const check = el("button", { type: "button", class: "sk-button sk-learn-check", text: "Check" });
   check.addEventListener("click", make(task, { name: `${id}-${task.id}`, box, build, answer, ask }));
   box.append(el("div", { class: "sk-learn-verify" }, check, result));
