@@ -56,7 +56,7 @@ check: $(DEV) ## linter, formatter and types of Python and of the page's scripts
 	@$(PY) -m mypy
 	@$(DENO) fmt --quiet --check
 	@$(DENO) lint --quiet
-	@$(DENO) check --quiet speckd/html/*.js
+	@$(DENO) check --quiet speckd/html app/panels
 	@$(PY) -m mypy app.py # by itself: mypy cannot tell it from the package app in one run
 	@$(PY) tests/hygiene.py secrets
 	@$(PY) tests/hygiene.py audit # says so, and is no failure, where no vulnerability service can be reached

@@ -21,12 +21,17 @@ GATES: dict[str, dict[str, Any]] = {
     "none": {"label": "All open", "column": None, "says": "every token counts in full (plain distillation)"},
 }
 DIVERGENCES: dict[str, dict[str, str]] = {
-    "forward_kl": {"label": "forward KL", "long": "forward KL(p‖q)", "unit": "nats"},
-    "reverse_kl": {"label": "reverse KL", "long": "reverse KL(q‖p)", "unit": "nats"},
-    "jsd": {"label": "JSD", "long": "Jensen-Shannon", "unit": "nats"},
-    "skew_kl": {"label": "skew KL", "long": "skew KL, α = 0.1", "unit": "nats"},
-    "skew_reverse_kl": {"label": "skew reverse KL", "long": "skew reverse KL, α = 0.1", "unit": "nats"},
-    "tvd": {"label": "total variation", "long": "total variation", "unit": ""},
+    "forward_kl": {"label": "forward KL", "long": "forward KL(p‖q)", "unit": "nats", "kind": "nats"},
+    "reverse_kl": {"label": "reverse KL", "long": "reverse KL(q‖p)", "unit": "nats", "kind": "nats"},
+    "jsd": {"label": "JSD", "long": "Jensen-Shannon", "unit": "nats", "kind": "nats"},
+    "skew_kl": {"label": "skew KL", "long": "skew KL, α = 0.1", "unit": "nats", "kind": "nats"},
+    "skew_reverse_kl": {
+        "label": "skew reverse KL",
+        "long": "skew reverse KL, α = 0.1",
+        "unit": "nats",
+        "kind": "nats",
+    },
+    "tvd": {"label": "total variation", "long": "total variation", "unit": "", "kind": "score"},
 }
 # Rankings beside the gate; own_fraction is the share of the tokens that each keeps as its paper uses it.
 SELECTORS: dict[str, dict[str, Any]] = {

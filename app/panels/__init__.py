@@ -23,7 +23,8 @@ from speckd import words
 
 HERE = Path(__file__).parent
 PARTS = (
-    "address", "students", "menu", "run", "form", "player", "plot", "lanes", "png", "recording", "race", "probe",
+    "address", "students", "menu", "run", "form", "player", "plot", "lanes", "png", "recording", "race", "heatmap",
+    "probe",
 )  # fmt: skip
 PAGES = {
     "inspector": ("settings", "keep", "page"),

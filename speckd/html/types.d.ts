@@ -45,7 +45,7 @@ interface Figure {
 /** speckd/words.py, and the defaults of every form; sent once, before any part. */
 interface Words {
   gates: Record<string, Gate>;
-  divergences: Record<string, { label: string; long: string; unit: string }>;
+  divergences: Record<string, { label: string; long: string; unit: string; kind: NumberKind }>;
   selectors: Record<string, { label: string; says: string; own_fraction: number }>;
   run_gates: Record<string, string>;
   figures: Record<string, Figure>;
@@ -358,6 +358,87 @@ type Mounted = (value: Update) => unknown;
 
 type PlotlyFigure = { data: any[]; layout: any };
 
+/* --- the app's parts ----------------------------------------------------------------------------------------- */
+
+/** Says how it stands: a state of the server's, a sentence, and how much is done (0 to 1; null while nobody knows). */
+type Say = (state: string, words: string, share?: number | null) => void;
+/** A visitor's own piece of work on the server; a page hangs its own facts on it. */
+type Job = { id: string; waiting: boolean; stopped: boolean; timer: number } & Record<string, any>;
+interface Asking {
+  start(data: object, facts?: object): Job;
+  stop(): void;
+  release(): void;
+  forget(): void;
+  busy(): boolean;
+  current(): Job | null;
+  heard(update: Update): Job | null;
+}
+/** One setting: its field in the request, its key in the address, its kind and its range. */
+interface FormRow {
+  field: string;
+  key?: string;
+  kind: "text" | "flag" | "choice" | "number";
+  of?: string[];
+  min?: number;
+  max?: number;
+  step?: number;
+  /** Read from an address only where it fits the range. */
+  strict?: boolean;
+}
+interface Form {
+  numbers: string[];
+  fits(field: string, x: number): boolean;
+  input(field: string): Attributes;
+  read(field: string, node: HTMLInputElement): string | number | null;
+  show(node: HTMLInputElement, value: unknown): void;
+  toParams(form: object, params?: URLSearchParams): URLSearchParams;
+  fromParams(params: URLSearchParams): Record<string, any>;
+}
+interface Player {
+  show(state: { moment: number; last: number; nothing?: boolean; locked?: boolean }): void;
+  announce(): void;
+  begin(): void;
+  halt(): void;
+  playing(): boolean;
+  nodes: HTMLElement[];
+  button: HTMLButtonElement;
+  scrubber: HTMLInputElement;
+}
+interface Menu {
+  panel: HTMLElement;
+  anchor: HTMLElement;
+  clear(): void;
+  title(text: string): void;
+  add(text: string, hint: string, act: () => void): void;
+}
+interface Plot {
+  show(figure: PlotlyFigure, height?: number): Promise<void>;
+  element: HTMLElement;
+  /** Plotly hangs its layout on it. */
+  area: any;
+  on(event: string, listener: (event: any) => void): void;
+  toImage(figure: PlotlyFigure, options: object): Promise<string>;
+  destroy(): void;
+}
+interface Lanes extends Part {
+  setFigure(figure: PlotlyFigure): void;
+  toImage(options: object): Promise<string>;
+  repaint(): void;
+  element: HTMLElement;
+  destroy(): void;
+}
+interface RaceCharts {
+  show(run: Run, at?: { step?: number; until?: number }): void;
+  setMoment(step: number, until?: number): void;
+  drawn(): Promise<unknown>;
+  destroy(): void;
+}
+interface ProbeHeatmap {
+  show(run: Run, at?: { step?: number; upTo?: number; racer?: number | null }): void;
+  setMoment(step: number, upTo?: number): void;
+  destroy(): void;
+}
+
 /* --- the parts' common name --------------------------------------------------------------------------------- */
 
 type Attributes = Record<string, unknown>;
@@ -410,6 +491,59 @@ interface SpecKDParts {
   madeBy(config: Pick<TraceConfig, "student" | "teacher" | "source" | "do_sample" | "temperature" | "seed">): string;
   /** The picture of a downloaded page. */
   showAlone(root: HTMLElement, trace: Trace, options?: { knobs?: Partial<Knobs>; pin?: number | null }): Picture;
+
+  /* The app's parts (app/panels/parts). */
+  createPlot(root: HTMLElement, options: { src: string; height?: number; onDrawn?(area: HTMLElement): void }): Plot;
+  createLanes(root: HTMLElement, options: PinHover & { plotly: string; height?: number }): Lanes;
+  createRace(
+    root: HTMLElement,
+    options: {
+      plotly: string;
+      figures: Record<string, string | PlotlyFigure>;
+      height?: number;
+      /** The lesson about a quantity: its id, and what it is about. */
+      lessons?: Record<string, [string, string]>;
+      onStep?(step: number): void;
+    },
+  ): RaceCharts;
+  createProbe(
+    root: HTMLElement,
+    options?: { onMoment?(step: number): void; onRacer?(racer: number): void; lessons?: { probe?: [string, string] } },
+  ): ProbeHeatmap;
+  createRun(): Run;
+  readGate(spec: string | undefined): RunGate;
+  /** Of a trace, or of a row of a probe with its tokens. */
+  smallTrace(source: any): SmallTrace;
+  lastAt<T extends { step: number }>(list: T[], step: number): T | null;
+  reachedStep(run: Run): number;
+  hasK(kind: string): boolean;
+  createStatus(nodes: { text: HTMLElement; box?: HTMLElement; spoken?: HTMLElement; bar: HTMLElement }): Say;
+  createAsking(options: {
+    button: HTMLButtonElement;
+    label: string;
+    stopping?: string;
+    patience: number;
+    server: Server;
+    trigger: Trigger;
+    say: Say;
+    onImpatient(job: Job): void;
+  }): Asking;
+  watchModels(options: { server: Server; say: Say; quiet(): boolean; onLoaded?(): void }): void;
+  createForm(table: FormRow[]): Form;
+  createPlayer(options: {
+    quiet?: boolean;
+    /** Milliseconds that steps 0 to last take. */
+    duration(last: number): number;
+    reached(): number;
+    onStep(step: number): void;
+    onHalt?(): void;
+    ready?(): Promise<unknown>;
+    still?(): boolean;
+  }): Player;
+  icon(path: string): SVGElement;
+  lesson(id: string, about: string): HTMLAnchorElement;
+  popup(button: HTMLElement, kind: string): Menu;
+  racerMark(index: number): SVGElement;
 
   [more: string]: any;
 }

@@ -6,80 +6,87 @@
 const NARROW = 560;
 const REST = 180; // milliseconds without a move until Plotly draws the same
 
-SpecKD.createLanes = function (root, { plotly, height = 300, onPin = () => {}, onHover = () => {} }) {
-  const { el, number } = SpecKD;
-  let figure = null;
-  let n = 0;
-  let pinned = -1;
-  let hovered = -1;
-  let last = null; // what was painted: {gated, knobs}
-  let listening = false;
+const { el, number } = SpecKD;
 
-  const box = el("div", { class: "sk-lanes", role: "img", tabindex: "-1" });
-  root.append(box);
-  const plot = SpecKD.createPlot(box, {
-    src: plotly,
-    height,
-    onDrawn: () => {
-      listen();
-      sketch();
-      place();
-    },
-  });
-  const sheet = el("canvas", { class: "sk-lanes-sheet", "aria-hidden": "true" });
-  const cursor = el("div", { class: "sk-lanes-cursor", "aria-hidden": "true" });
-  const pin = el("div", { class: "sk-lanes-pin", "aria-hidden": "true" });
-  plot.element.append(sheet, cursor, pin);
-  let timer = 0;
-  let drawn = null; // the divergence and the figure that Plotly has drawn
+class Lanes {
+  constructor(root, { plotly, height = 300, onPin = (_t) => {}, onHover = (_t) => {} }) {
+    this.onPin = onPin;
+    this.onHover = onHover;
+    this.figure = null;
+    this.n = 0;
+    this.pinned = -1;
+    this.hovered = -1;
+    this.last = null; // what was painted: {gated, knobs}
+    this.listening = false;
+    this.box = el("div", { class: "sk-lanes", role: "img", tabindex: "-1" });
+    root.append(this.box);
+    this.plot = SpecKD.createPlot(this.box, {
+      src: plotly,
+      height,
+      onDrawn: () => {
+        this.listen();
+        this.sketch();
+        this.place();
+      },
+    });
+    this.sheet = el("canvas", { class: "sk-lanes-sheet", "aria-hidden": "true" });
+    this.cursor = el("div", { class: "sk-lanes-cursor", "aria-hidden": "true" });
+    this.pinMark = el("div", { class: "sk-lanes-pin", "aria-hidden": "true" });
+    this.plot.element.append(this.sheet, this.cursor, this.pinMark);
+    this.timer = 0;
+    this.drawn = null; // the divergence and the figure that Plotly has drawn
+    this.pattern = null;
+  }
 
-  function listen() {
-    if (listening) return;
-    listening = true;
+  listen() {
+    if (this.listening) return;
+    this.listening = true;
     const token = (event) => {
       const t = Math.round(event.points[0].x);
-      return t >= 0 && t < n ? t : -1;
+      return t >= 0 && t < this.n ? t : -1;
     };
-    plot.on("plotly_hover", (event) => onHover(token(event)));
-    plot.on("plotly_unhover", () => onHover(-1));
-    plot.on("plotly_click", (event) => {
+    this.plot.on("plotly_hover", (event) => this.onHover(token(event)));
+    this.plot.on("plotly_unhover", () => this.onHover(-1));
+    this.plot.on("plotly_click", (event) => {
       const t = token(event);
-      if (t >= 0) onPin(t);
+      if (t >= 0) this.onPin(t);
     });
-    plot.on("plotly_relayout", () => {
-      sketch();
-      place();
+    this.plot.on("plotly_relayout", () => {
+      this.sketch();
+      this.place();
     });
   }
 
-  function setFigure(next) {
-    figure = next;
-    n = figure.data[0].z[0].length;
-    last = null;
+  setFigure(next) {
+    this.figure = next;
+    this.n = this.figure.data[0].z[0].length;
+    this.last = null;
   }
 
-  function paint(gated, knobs) {
-    if (!figure || gated.n !== n) return;
-    last = { gated, knobs };
-    clearTimeout(timer);
-    if (drawn === null || drawn.figure !== figure || drawn.divergence !== knobs.divergence) draw();
-    else {
-      sketch();
-      timer = setTimeout(draw, REST);
+  paint(gated, knobs) {
+    if (!this.figure || gated.n !== this.n) return;
+    this.last = { gated, knobs };
+    clearTimeout(this.timer);
+    if (this.drawn === null || this.drawn.figure !== this.figure || this.drawn.divergence !== knobs.divergence) {
+      this.draw();
+    } else {
+      this.sketch();
+      this.timer = setTimeout(() => this.draw(), REST);
     }
   }
-  function draw() {
-    drawn = { figure, divergence: last.knobs.divergence };
-    return plot.show(current(false));
+
+  draw() {
+    this.drawn = { figure: this.figure, divergence: this.last.knobs.divergence };
+    return this.plot.show(this.current(false));
   }
 
   /* The figure under the present gate. On the page the veil is the canvas's; in a picture to keep it is Plotly's. */
-  function current(veiled) {
-    const { gated, knobs } = last;
-    const meta = figure.layout.meta;
+  current(veiled) {
+    const { gated, knobs } = this.last;
+    const meta = this.figure.layout.meta;
     const kind = SpecKD.DIVERGENCES[knobs.divergence];
     const unit = kind.unit ? " " + kind.unit : "";
-    const data = figure.data.filter((lane) => veiled || lane.name !== "masked").map((lane) => {
+    const data = this.figure.data.filter((lane) => veiled || lane.name !== "masked").map((lane) => {
       if (lane.name === "weight") {
         return {
           ...lane,
@@ -96,7 +103,7 @@ SpecKD.createLanes = function (root, { plotly, height = 300, onPin = () => {}, o
         };
       }
       if (lane.name === "masked") {
-        const masked = runs();
+        const masked = this.runs();
         return {
           ...lane,
           x: masked.map(([a, b]) => (a + b) / 2),
@@ -106,29 +113,29 @@ SpecKD.createLanes = function (root, { plotly, height = 300, onPin = () => {}, o
       }
       return lane;
     });
-    const narrow = !veiled && plot.element.clientWidth < NARROW;
-    const labels = figure.layout.yaxis.ticktext.map((
+    const narrow = !veiled && this.plot.element.clientWidth < NARROW;
+    const labels = this.figure.layout.yaxis.ticktext.map((
       text,
       row,
     ) => (meta.lanes[row] === "divergence" ? kind.label + (kind.unit ? " (nats)" : "") : text));
     const layout = {
-      ...figure.layout,
-      dragmode: n > 160 && matchMedia("(pointer: fine)").matches ? "zoom" : false,
-      margin: { ...figure.layout.margin, l: narrow ? 74 : 138, r: narrow ? 58 : 66 },
+      ...this.figure.layout,
+      dragmode: this.n > 160 && matchMedia("(pointer: fine)").matches ? "zoom" : false,
+      margin: { ...this.figure.layout.margin, l: narrow ? 74 : 138, r: narrow ? 58 : 66 },
       yaxis: {
-        ...figure.layout.yaxis,
+        ...this.figure.layout.yaxis,
         ticktext: narrow ? labels.map((text) => text.replace(" (nats)", "").replace(" ", "<br>")) : labels,
       },
-      annotations: figure.layout.annotations.map((a) => ({
+      annotations: this.figure.layout.annotations.map((a) => ({
         ...a,
         font: { size: narrow ? 10 : 11 },
         text: a.name === "divergence" ? meta.divergences[knobs.divergence].range : a.text,
       })),
       uirevision: "kept", // a zoom survives the slider
     };
-    box.setAttribute(
+    this.box.setAttribute(
       "aria-label",
-      `Heatmap of ${n} tokens in ${meta.lanes.length} lanes: ${
+      `Heatmap of ${this.n} tokens in ${meta.lanes.length} lanes: ${
         labels.join(", ")
       }. The strip above gives each token's values.`,
     );
@@ -136,12 +143,12 @@ SpecKD.createLanes = function (root, { plotly, height = 300, onPin = () => {}, o
   }
 
   /* First and last of each run of masked tokens. */
-  function runs() {
-    const { accepted } = last.gated;
+  runs() {
+    const { accepted } = this.last.gated;
     const found = [];
     let first = -1;
-    for (let t = 0; t <= n; t++) {
-      const masked = t < n && !accepted[t];
+    for (let t = 0; t <= this.n; t++) {
+      const masked = t < this.n && !accepted[t];
       if (masked && first < 0) first = t;
       if (!masked && first >= 0) {
         found.push([first, t - 1]);
@@ -152,55 +159,56 @@ SpecKD.createLanes = function (root, { plotly, height = 300, onPin = () => {}, o
   }
 
   /* The plot's frame in pixels, and the range of tokens in view. */
-  function frame() {
-    const layout = plot.area._fullLayout;
+  frame() {
+    const layout = this.plot.area._fullLayout;
     if (!layout || !layout.xaxis || !layout.xaxis.range) return null;
     const { l, w, t, h } = layout._size;
     const [from, to] = layout.xaxis.range;
     return { l, w, t, h, from, to, step: w / (to - from), x: (token) => l + (token - from) * (w / (to - from)) };
   }
 
-  function sketch() {
-    const at = frame();
-    if (!at || !last || last.gated.n !== n) return;
+  sketch() {
+    const at = this.frame();
+    if (!at || !this.last || this.last.gated.n !== this.n) return;
     const ratio = devicePixelRatio || 1;
-    const { clientWidth: width, clientHeight: tall } = plot.element;
-    if (sheet.width !== Math.round(width * ratio) || sheet.height !== Math.round(tall * ratio)) {
-      [sheet.width, sheet.height] = [Math.round(width * ratio), Math.round(tall * ratio)];
-      [sheet.style.width, sheet.style.height] = [width + "px", tall + "px"];
+    const { clientWidth: width, clientHeight: tall } = this.plot.element;
+    if (this.sheet.width !== Math.round(width * ratio) || this.sheet.height !== Math.round(tall * ratio)) {
+      [this.sheet.width, this.sheet.height] = [Math.round(width * ratio), Math.round(tall * ratio)];
+      [this.sheet.style.width, this.sheet.style.height] = [width + "px", tall + "px"];
     }
-    const pen = sheet.getContext("2d");
+    const pen = this.sheet.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, tall);
     pen.save();
     pen.beginPath();
     pen.rect(at.l, at.t, at.w, at.h);
     pen.clip();
-    const row = figure.layout.meta.lanes.indexOf("weight");
-    if (row >= 0) sketchWeights(pen, at, row); // a lesson may show a few lanes only
-    for (const fill of ["rgba(128, 134, 144, 0.10)", hatching(pen)]) {
+    const row = this.figure.layout.meta.lanes.indexOf("weight");
+    if (row >= 0) this.sketchWeights(pen, at, row); // a lesson may show a few lanes only
+    for (const fill of ["rgba(128, 134, 144, 0.10)", this.hatching(pen)]) {
       pen.fillStyle = fill;
-      for (const [first, end] of runs()) pen.fillRect(at.x(first - 0.5), at.t, (end - first + 1) * at.step, at.h);
+      for (const [first, end] of this.runs()) pen.fillRect(at.x(first - 0.5), at.t, (end - first + 1) * at.step, at.h);
     }
     pen.restore();
-    box.dataset.painted = String(Number(box.dataset.painted || 0) + 1);
+    this.box.dataset.painted = String(Number(this.box.dataset.painted || 0) + 1);
   }
-  function sketchWeights(pen, at, row) {
-    const lane = figure.data.find((one) => one.name === "weight");
+
+  sketchWeights(pen, at, row) {
+    const lane = this.figure.data.find((one) => one.name === "weight");
     const [low, high] = lane.colorscale.map(([, colour]) => colour.match(/[\d.]+/g).map(Number));
-    const height = at.h / figure.layout.meta.lanes.length;
+    const height = at.h / this.figure.layout.meta.lanes.length;
     const top = at.t + row * height + lane.ygap / 2;
-    pen.fillStyle = getComputedStyle(box).getPropertyValue("--sk-surface").trim();
+    pen.fillStyle = getComputedStyle(this.box).getPropertyValue("--sk-surface").trim();
     pen.fillRect(at.l, top - lane.ygap / 2, at.w, height);
-    for (let t = Math.max(0, Math.floor(at.from)); t < n && t - 0.5 < at.to; t++) {
-      const alpha = low[3] + (high[3] - low[3]) * last.gated.weights[t];
+    for (let t = Math.max(0, Math.floor(at.from)); t < this.n && t - 0.5 < at.to; t++) {
+      const alpha = low[3] + (high[3] - low[3]) * this.last.gated.weights[t];
       pen.fillStyle = `rgba(${high[0]}, ${high[1]}, ${high[2]}, ${alpha})`;
       pen.fillRect(at.x(t - 0.5) + lane.xgap / 2, top, at.step - lane.xgap, height - lane.ygap);
     }
   }
-  let pattern = null;
-  function hatching(pen) {
-    if (pattern) return pattern;
+
+  hatching(pen) {
+    if (this.pattern) return this.pattern;
     const tile = el("canvas", { width: 7, height: 7 });
     const line = tile.getContext("2d");
     line.strokeStyle = "rgba(128, 134, 144, 0.75)";
@@ -211,40 +219,51 @@ SpecKD.createLanes = function (root, { plotly, height = 300, onPin = () => {}, o
       line.lineTo(shift + 8, -1);
     }
     line.stroke();
-    pattern = pen.createPattern(tile, "repeat");
-    return pattern;
+    this.pattern = pen.createPattern(tile, "repeat");
+    return this.pattern;
   }
 
   /* Cursor and pin lie over the plot, so that moving them draws nothing again. */
-  function place() {
-    const at = frame();
-    for (const [node, t] of [[cursor, hovered], [pin, pinned]]) {
+  place() {
+    const at = this.frame();
+    const put = (node, t) => {
       const visible = at && t >= 0 && t + 0.5 > at.from && t - 0.5 < at.to;
       node.style.display = visible ? "" : "none";
-      if (!visible) continue;
+      if (!visible) return;
       node.style.transform = `translate(${at.x(t - 0.5)}px, ${at.t}px)`;
       node.style.width = Math.max(2, at.step) + "px";
       node.style.height = at.h + "px";
-    }
+    };
+    put(this.cursor, this.hovered);
+    put(this.pinMark, this.pinned);
   }
 
-  return {
-    setFigure,
-    paint,
-    setCursor: (t) => {
-      hovered = t;
-      place();
-    },
-    setPinned: (t) => {
-      pinned = t;
-      place();
-    },
-    toImage: (options) => plot.toImage(current(true), options),
-    repaint: () => last && draw(),
-    element: box,
-    destroy: () => {
-      clearTimeout(timer);
-      plot.destroy();
-    },
-  };
-};
+  setCursor(t) {
+    this.hovered = t;
+    this.place();
+  }
+
+  setPinned(t) {
+    this.pinned = t;
+    this.place();
+  }
+
+  toImage(options) {
+    return this.plot.toImage(this.current(true), options);
+  }
+
+  repaint() {
+    return this.last && this.draw();
+  }
+
+  get element() {
+    return this.box;
+  }
+
+  destroy() {
+    clearTimeout(this.timer);
+    this.plot.destroy();
+  }
+}
+
+SpecKD.createLanes = (root, options) => new Lanes(root, options);

@@ -42,23 +42,39 @@ const seen = (node) =>
     watch.observe(node);
   });
 
-SpecKD.createPlot = function (root, { src, height = 260, onDrawn = () => {} }) {
-  const node = SpecKD.el("div", { class: "sk-plot" });
-  const area = SpecKD.el("div", { class: "sk-plot-area" });
-  const note = SpecKD.el("p", { class: "sk-plot-note sk-small sk-muted", text: "Drawing…" });
-  node.style.height = height + "px";
-  node.append(area, note);
-  root.append(node);
-  let wanted = null;
-  let drawn = false;
-  let busy = Promise.resolve();
-  let appearing = null;
-  const visible = () => (appearing = appearing || seen(node).finally(() => {
-    appearing = null;
-  }));
+class Plot {
+  constructor(root, { src, height = 260, onDrawn = (_area) => {} }) {
+    this.src = src;
+    this.onDrawn = onDrawn;
+    this.node = SpecKD.el("div", { class: "sk-plot" });
+    this.area = SpecKD.el("div", { class: "sk-plot-area" });
+    this.note = SpecKD.el("p", { class: "sk-plot-note sk-small sk-muted", text: "Drawing…" });
+    this.node.style.height = height + "px";
+    this.node.append(this.area, this.note);
+    root.append(this.node);
+    this.wanted = null;
+    this.drawn = false;
+    this.busy = Promise.resolve();
+    this.appearing = null;
+    this.observer = new ResizeObserver(() => {
+      if (this.drawn && this.wanted && this.area.clientWidth) {
+        Plotly.Plots.resize(this.area).then(() => this.onDrawn(this.area), () => {});
+      }
+    });
+    this.observer.observe(this.node);
+    this.theme = new MutationObserver(() => this.wanted && this.drawn && this.show(this.wanted));
+    this.theme.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  }
 
-  function themed(figure) {
-    const style = getComputedStyle(node);
+  visible() {
+    this.appearing = this.appearing || seen(this.node).finally(() => {
+      this.appearing = null;
+    });
+    return this.appearing;
+  }
+
+  themed(figure) {
+    const style = getComputedStyle(this.node);
     const ink = style.getPropertyValue("--sk-ink").trim();
     const muted = style.getPropertyValue("--sk-muted").trim();
     const layout = { ...figure.layout, template: undefined, autosize: true, width: undefined, height: undefined };
@@ -84,13 +100,13 @@ SpecKD.createPlot = function (root, { src, height = 260, onDrawn = () => {} }) {
     return layout;
   }
 
-  function show(figure, nextHeight) {
-    if (nextHeight) node.style.height = nextHeight + "px";
-    wanted = figure;
-    busy = visible().then(() => SpecKD.loadPlotly(src)).then((Plotly) => {
-      if (wanted !== figure) return undefined; // a newer one came while the script was loading
-      note.hidden = true;
-      return Plotly.react(area, figure.data, themed(figure), {
+  show(figure, nextHeight) {
+    if (nextHeight) this.node.style.height = nextHeight + "px";
+    this.wanted = figure;
+    this.busy = this.visible().then(() => SpecKD.loadPlotly(this.src)).then((Plotly) => {
+      if (this.wanted !== figure) return undefined; // a newer one came while the script was loading
+      this.note.hidden = true;
+      return Plotly.react(this.area, figure.data, this.themed(figure), {
         displayModeBar: false,
         responsive: false,
         doubleClick: "reset",
@@ -98,35 +114,37 @@ SpecKD.createPlot = function (root, { src, height = 260, onDrawn = () => {} }) {
         staticPlot: false,
       });
     }).then(() => {
-      if (wanted !== figure) return;
-      drawn = true;
-      node.dataset.drawn = String(Number(node.dataset.drawn || 0) + 1);
-      onDrawn(area);
+      if (this.wanted !== figure) return;
+      this.drawn = true;
+      this.node.dataset.drawn = String(Number(this.node.dataset.drawn || 0) + 1);
+      this.onDrawn(this.area);
     }, (error) => {
-      note.hidden = false;
-      note.textContent = error.message;
+      this.note.hidden = false;
+      this.note.textContent = error.message;
     });
-    return busy;
+    return this.busy;
   }
 
-  const observer = new ResizeObserver(() => {
-    if (drawn && wanted && area.clientWidth) globalThis.Plotly.Plots.resize(area).then(() => onDrawn(area), () => {});
-  });
-  observer.observe(node);
-  const theme = new MutationObserver(() => wanted && drawn && show(wanted));
-  theme.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  get element() {
+    return this.node;
+  }
 
-  return {
-    show,
-    element: node,
-    area,
-    on: (event, listener) => area.on && area.on(event, listener),
-    toImage: (figure, options) =>
-      SpecKD.loadPlotly(src).then((Plotly) => Plotly.toImage({ data: figure.data, layout: themed(figure) }, options)),
-    destroy: () => {
-      observer.disconnect();
-      theme.disconnect();
-      if (globalThis.Plotly) globalThis.Plotly.purge(area);
-    },
-  };
-};
+  on(event, listener) {
+    const plotted = /** @type {any} */ (this.area); // Plotly gives it listeners once it has drawn
+    return plotted.on && plotted.on(event, listener);
+  }
+
+  toImage(figure, options) {
+    return SpecKD.loadPlotly(this.src).then((Plotly) =>
+      Plotly.toImage({ data: figure.data, layout: this.themed(figure) }, options)
+    );
+  }
+
+  destroy() {
+    this.observer.disconnect();
+    this.theme.disconnect();
+    if (globalThis.Plotly) globalThis.Plotly.purge(this.area);
+  }
+}
+
+SpecKD.createPlot = (root, options) => new Plot(root, options);

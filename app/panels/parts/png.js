@@ -1,93 +1,101 @@
 /* The picture as a PNG, drawn here: question, gate, strip and lanes. Nothing leaves the browser. */
+
 const WIDTH = 1200;
 const SCALE = 2;
 const EDGE = 32;
+const ROOM = WIDTH - 2 * EDGE;
+const LINE = 38; // pixels from a line of the strip to the next
+const LANES = 300;
 
-SpecKD.toPng = async function (picture, lanes, host) {
-  const { trace, gated, knobs } = picture.state;
-  const style = getComputedStyle(host);
-  const colour = (name) => style.getPropertyValue("--sk-" + name).trim();
-  const family = style.fontFamily;
-  const image = await lanes.toImage({ format: "png", width: WIDTH - 2 * EDGE, height: 300, scale: SCALE });
-  const heatmap = await load(image);
+const drawnGate = ({ gate, k, beta }) =>
+  gate === "none" ? "all open" : `${SpecKD.GATES[gate].label}, k = ${k}, β = ${SpecKD.number(beta)}`;
+function drawnLoss(gated, divergence) {
+  const { kind, label } = SpecKD.DIVERGENCES[divergence];
+  const [plain, counted] = [gated.plain, gated.gated].map((x) => SpecKD.format(x, kind, { unit: true }));
+  return `TAR ${SpecKD.percent(gated.tar)}   ${label}: plain ${plain}, gated ${counted}`;
+}
 
-  const probe = document.createElement("canvas").getContext("2d");
-  const question = wrap(probe, `600 22px ${family}`, SpecKD.visible(trace.prompt).slice(0, 600), WIDTH - 2 * EDGE);
-  const marks = layOut(probe, `19px ${family}`, trace, WIDTH - 2 * EDGE);
-  const height = EDGE + question.length * 30 + 34 + (marks.lines + 1) * 38 + 10 + 300 + 40;
+function hatch(paint, colour, { x, base, width }) {
+  paint.fillStyle = colour("hatch-ground");
+  paint.fillRect(x - 1, base - 19, width + 2, 26);
+  paint.save();
+  paint.beginPath();
+  paint.rect(x - 1, base - 19, width + 2, 26);
+  paint.clip();
+  paint.strokeStyle = colour("hatch");
+  paint.beginPath();
+  for (let step = -26; step < width + 26; step += 5) {
+    paint.moveTo(x + step, base + 7);
+    paint.lineTo(x + step + 26, base - 19);
+  }
+  paint.stroke();
+  paint.restore();
+}
+/* One token: filled by its chance, underlined where accepted, hatched and dashed where rejected. */
+function drawToken(paint, colour, { x, base, width, text, accepted, chance }) {
+  const [red, green, blue] = colour("teacher-rgb").split(",").map(Number);
+  if (!accepted) hatch(paint, colour, { x, base, width });
+  paint.fillStyle = `rgba(${red}, ${green}, ${blue}, ${0.34 * chance})`;
+  paint.fillRect(x - 1, base - 19, width + 2, 26);
+  if (accepted) {
+    paint.fillStyle = colour("teacher");
+    paint.fillRect(x - 1, base + 5, width + 2, 2.5);
+  } else {
+    paint.setLineDash([4, 3]);
+    paint.strokeStyle = colour("strong-rule");
+    paint.strokeRect(x - 1, base - 19, width + 2, 26);
+    paint.setLineDash([]);
+  }
+  paint.fillStyle = colour("ink");
+  paint.fillText(text, x, base);
+}
+
+function canvasOf(height, ground) {
   const canvas = document.createElement("canvas");
   canvas.width = WIDTH * SCALE;
   canvas.height = height * SCALE;
   const paint = canvas.getContext("2d");
   paint.scale(SCALE, SCALE);
-  paint.fillStyle = colour("surface");
+  paint.fillStyle = ground;
   paint.fillRect(0, 0, WIDTH, height);
   paint.textBaseline = "alphabetic";
+  return { canvas, paint };
+}
+
+SpecKD.toPng = async function (picture, lanes, host) {
+  const { trace, gated, knobs } = picture.state;
+  const style = getComputedStyle(host);
+  const colour = (name) => style.getPropertyValue("--sk-" + name).trim();
+  const font = (look) => `${look} ${style.fontFamily}`;
+  const heatmap = await load(await lanes.toImage({ format: "png", width: ROOM, height: LANES, scale: SCALE }));
+
+  const ruler = document.createElement("canvas").getContext("2d");
+  const question = wrap(ruler, font("600 22px"), SpecKD.visible(trace.prompt).slice(0, 600), ROOM);
+  const { marks, lines } = layOut(ruler, font("19px"), trace, ROOM);
+  const height = EDGE + question.length * 30 + 34 + (lines + 1) * LINE + 10 + LANES + 40;
+  const { canvas, paint } = canvasOf(height, colour("surface"));
+  const write = (look, ink, text, y) => {
+    paint.font = font(look);
+    paint.fillStyle = colour(ink);
+    paint.fillText(text, EDGE, y);
+  };
 
   let y = EDGE + 18;
-  paint.fillStyle = colour("ink");
-  paint.font = `600 22px ${family}`;
   for (const line of question) {
-    paint.fillText(line, EDGE, y);
+    write("600 22px", "ink", line, y);
     y += 30;
   }
-  paint.font = `14px ${family}`;
-  paint.fillStyle = colour("muted");
-  const kind = SpecKD.DIVERGENCES[knobs.divergence];
-  const unit = kind.unit ? " nats" : "";
-  const gate = knobs.gate === "none"
-    ? "all open"
-    : `${SpecKD.GATES[knobs.gate].label}, k = ${knobs.k}, β = ${SpecKD.number(knobs.beta)}`;
-  paint.fillText(
-    `${gate}   TAR ${SpecKD.percent(gated.tar)}   ${kind.label}: plain ${SpecKD.number(gated.plain)}${unit}, gated ${
-      SpecKD.number(gated.gated)
-    }${unit}`,
-    EDGE,
-    y,
-  );
+  write("14px", "muted", `${drawnGate(knobs)}   ${drawnLoss(gated, knobs.divergence)}`, y);
   y += 40;
-  const [red, green, blue] = colour("teacher-rgb").split(",").map(Number);
-  for (const mark of marks.marks) {
-    const x = EDGE + mark.x;
-    const base = y + mark.line * 38;
-    const accepted = gated.accepted[mark.t];
-    const chance = Math.max(0, Math.min(1, SpecKD.acceptanceOfOneDraw(trace, mark.t)));
-    if (!accepted) {
-      paint.fillStyle = colour("hatch-ground");
-      paint.fillRect(x - 1, base - 19, mark.width + 2, 26);
-      paint.save();
-      paint.beginPath();
-      paint.rect(x - 1, base - 19, mark.width + 2, 26);
-      paint.clip();
-      paint.strokeStyle = colour("hatch");
-      paint.beginPath();
-      for (let step = -26; step < mark.width + 26; step += 5) {
-        paint.moveTo(x + step, base + 7);
-        paint.lineTo(x + step + 26, base - 19);
-      }
-      paint.stroke();
-      paint.restore();
-    }
-    paint.fillStyle = `rgba(${red}, ${green}, ${blue}, ${0.34 * chance})`;
-    paint.fillRect(x - 1, base - 19, mark.width + 2, 26);
-    if (accepted) {
-      paint.fillStyle = colour("teacher");
-      paint.fillRect(x - 1, base + 5, mark.width + 2, 2.5);
-    } else {
-      paint.setLineDash([4, 3]);
-      paint.strokeStyle = colour("strong-rule");
-      paint.strokeRect(x - 1, base - 19, mark.width + 2, 26);
-      paint.setLineDash([]);
-    }
-    paint.fillStyle = colour("ink");
-    paint.font = `19px ${family}`;
-    paint.fillText(mark.text, x, base);
+  paint.font = font("19px");
+  for (const { t, x, line, width, text } of marks) {
+    const chance = Math.max(0, Math.min(1, SpecKD.acceptanceOfOneDraw(trace, t)));
+    const accepted = gated.accepted[t] === 1;
+    drawToken(paint, colour, { x: EDGE + x, base: y + line * LINE, width, text, accepted, chance });
   }
-  y += marks.lines * 38 + 24;
-  paint.drawImage(heatmap, EDGE, y, WIDTH - 2 * EDGE, 300);
-  paint.font = `13px ${family}`;
-  paint.fillStyle = colour("muted");
-  paint.fillText(SpecKD.madeBy(trace.config).slice(0, 180), EDGE, height - 16);
+  y += lines * LINE + 24;
+  paint.drawImage(heatmap, EDGE, y, ROOM, LANES);
+  write("13px", "muted", SpecKD.madeBy(trace.config).slice(0, 180), height - 16);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 };
 

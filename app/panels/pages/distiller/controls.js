@@ -5,6 +5,7 @@ const OWN_HINT = "Hub ids or folders with safetensors; both need one vocabulary.
 const FILE_KINDS = ".jsonl,.json,.txt,application/json,text/plain";
 
 /* Every setting: its field in the request, its key in the address, its kind and its range. */
+/** @type {(limits: Record<string, number>) => FormRow[]} */
 const settingsTable = ({ steps, batch, rank }) => [
   { field: "student", key: "student", kind: "text" },
   { field: "teacher", key: "teacher", kind: "text" },
@@ -16,6 +17,7 @@ const settingsTable = ({ steps, batch, rank }) => [
   { field: "lora_rank", key: "rank", kind: "number", min: 1, max: rank, step: 1 },
   { field: "seed", key: "seed", kind: "number", min: 0, step: 1 },
 ];
+/** @type {FormRow[]} */
 const GATE_TABLE = [
   { field: "k", kind: "number", min: 1, max: SpecKD.K_MAX, step: 1 },
   { field: "beta", kind: "number", min: 0, max: 1, step: 0.01 },
@@ -236,8 +238,8 @@ class DistillControls {
   }
   /* What is in the field; while that is no proper value, the last one that was. */
   fitting(node, field, name) {
-    const x = this.knobs.read(field, node);
-    const fits = x !== null && this.knobs.fits(field, x);
+    const x = node.value === "" ? NaN : Number(node.value);
+    const fits = this.knobs.fits(field, x);
     node.setAttribute("aria-invalid", String(!fits));
     if (fits) this.proper[name] = x;
     return this.proper[name];

@@ -7,6 +7,7 @@
 const STOP_PATIENCE = 700; // milliseconds until Stop no longer waits for the server's last word
 const PLAY = 6000; // milliseconds that a recorded run plays
 const ENDED = ["done", "stopped", "failed"];
+/** @type {Record<string, [string, string]>} */
 const RACE_LESSONS = {
   loss: ["imitate", "the loss"],
   divergence: ["divergences", "divergences"],
@@ -38,7 +39,7 @@ class DistillPage {
       limits,
       defaults,
       ownModels,
-      say: (...words) => this.say(...words),
+      say: (state, words) => this.say(state, words),
       onChange: () => this.remember(),
       onSubmit: () => (this.asking.busy() ? this.asking.stop() : this.start()),
     });

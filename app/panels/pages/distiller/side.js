@@ -6,6 +6,7 @@ const PROBE_WORDS =
   "Each row of the probe reads the same held-out answer again, some steps later. Hatched tokens are " +
   "those that the gate rejects: as the student learns there are fewer, and what it may learn from grows.";
 /* The lesson about a figure. */
+/** @type {Record<string, [string, string]>} */
 const LESSONS = {
   tar: ["gate", "the token acceptance rate"],
   divergence: ["divergences", "divergences"],

@@ -12,6 +12,7 @@ const OWN_HINT = "Hub ids or folders with safetensors; both need one vocabulary.
 const whole = (n) => n.toLocaleString("en");
 
 /* Every setting: its field in the request, its key in the address, its kind and its range. */
+/** @type {(tokens: number) => FormRow[]} */
 const questionTable = (tokens) => [
   { field: "prompt", key: "q", kind: "text" },
   { field: "teacher", key: "teacher", kind: "text" },
@@ -23,6 +24,7 @@ const questionTable = (tokens) => [
   { field: "temperature", key: "temp", kind: "number", min: 0.05, max: 5, step: 0.05 },
   { field: "seed", key: "seed", kind: "number", min: 0, step: 1 },
 ];
+/** @type {FormRow[]} */
 const KNOB_TABLE = [
   { field: "gate", key: "gate", kind: "choice", of: Object.keys(SpecKD.GATES) },
   { field: "k", key: "k", kind: "number", min: 1, max: SpecKD.K_MAX, step: 1, strict: true },

@@ -194,7 +194,9 @@ class LessonStage {
   showLanes(material, state) {
     const { gated, knobs } = this.picture.state;
     const height = state.lanes.length ? 66 + 38 * state.lanes.length : LANES;
-    this.lanes.element.querySelector(".sk-plot").style.height = height + "px";
+    /** @type {HTMLElement} */
+    const plot = this.lanes.element.querySelector(".sk-plot");
+    plot.style.height = height + "px";
     this.lanes.setFigure(chosenLanes(material, state.lanes));
     this.lanes.setPinned(state.pin);
     this.lanes.paint(gated, knobs);
