@@ -15,8 +15,8 @@ from typing import Any
 from speckd import words
 
 SCRIPTS = (
-    "words.js", "format.js", "text.js", "dom.js", "gate.js", "picture.js", "strip.js", "lists.js", "arithmetic.js", "verdict.js", "controls.js",
-    "compare.js", "alone.js",
+    "words.js", "format.js", "text.js", "dom.js", "gate.js", "picture.js", "strip.js", "lists.js", "arithmetic.js",
+    "verdict.js", "controls.js", "compare.js", "alone.js",
 )  # fmt: skip
 STYLE = "view.css"
 N_DRAWS = 16  # draws a token that the verdict shows

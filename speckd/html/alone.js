@@ -56,7 +56,9 @@ SpecKD.showAlone = function (root, trace, { knobs = {}, pin = null } = {}) {
   );
   root.replaceChildren(page);
   const strip = SpecKD.createStrip(main, { onPin: (t) => picture.pin(t), onHover: (t) => picture.hover(t) });
-  main.append(SpecKD.legend());
+  const legend = SpecKD.legend();
+  legend.append(SpecKD.interlinearSwitch(strip));
+  main.append(legend);
   const verdict = SpecKD.createVerdict(side);
   const below = el("div", { class: "sk-below" });
   main.append(below);

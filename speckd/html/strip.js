@@ -1,11 +1,14 @@
 /* The response as running text: one token, one mark. Accepted: a solid line below; rejected: a dashed box, hatched.
-   The fill follows 1 - TVD, the chance that one random draw of the student would be accepted. */
+   The fill follows 1 - TVD, the chance that one random draw of the student would be accepted.
+
+   Interlinear, the word that the student proposed stands above a token that is another one: it is the word that the
+   gate judges, so the mark is on it, and it is struck through where it was rejected. */
 
 const { el } = SpecKD;
 
 class TokenStrip {
   /** @param {HTMLElement} root @param {Parameters<SpecKDParts["createStrip"]>[1]} options */
-  constructor(root, { onPin = () => {}, onHover = () => {}, label = "Response" } = {}) {
+  constructor(root, { onPin = () => {}, onHover = () => {}, label = "Response", interlinear = false } = {}) {
     this.onPin = onPin;
     this.onHover = onHover;
     this.label = label;
@@ -22,6 +25,7 @@ class TokenStrip {
     const about = { role: "listbox", "aria-orientation": "horizontal", tabindex: "-1" };
     this.element = el("div", { class: "sk-strip", ...about });
     root.append(this.element);
+    this.setInterlinear(interlinear);
     this.listen();
   }
 
@@ -106,24 +110,12 @@ class TokenStrip {
     this.trace = next;
     this.unspoken.clear();
     const page = document.createDocumentFragment();
-    this.marks = this.trace.tokens.map((text, t) => {
+    this.marks = next.tokens.map((text, t) => {
       const special = /^<\|.*\|>$/.test(text);
       const leading = special ? "" : (/^ (?=\S)/.exec(text) || [""])[0]; // the space before a word stays outside its mark
       const body = text.slice(leading.length);
-      const mark = el("span", {
-        class: "sk-token" + (special ? " sk-special" : ""),
-        role: "option",
-        "data-t": t,
-        tabindex: "-1",
-      });
-      mark.style.setProperty("--a", Math.max(0, Math.min(1, SpecKD.acceptanceOfOneDraw(this.trace, t))).toFixed(3));
-      const bare = body.replace(/^[\n\r]+|[\n\r]+$/g, "");
-      mark.textContent = /^\s*$/.test(body) || body === ""
-        ? SpecKD.shown(body)
-        : SpecKD.visible(bare !== body ? body : bare);
-      if (/^\s*$/.test(body)) mark.classList.add("sk-blank");
-      if (leading) page.append(leading);
-      page.append(mark);
+      const mark = this.markOf(body, t, special);
+      page.append(leading, mark);
       if (body.includes("\n")) page.append(el("br", { "aria-hidden": "true" }));
       return mark;
     });
@@ -134,6 +126,25 @@ class TokenStrip {
     this.current = this.hovered = this.pinned = -1;
     this.focusable(0);
     this.element.scrollTop = 0;
+  }
+  markOf(body, t, special) {
+    const blank = /^\s*$/.test(body);
+    const kind = `sk-token${special ? " sk-special" : ""}${blank ? " sk-blank" : ""}`;
+    const text = blank ? SpecKD.shown(body) : SpecKD.visible(body);
+    const mark = el("span", { class: kind, role: "option", "data-t": t, tabindex: "-1", text });
+    const chance = Math.max(0, Math.min(1, SpecKD.acceptanceOfOneDraw(this.trace, t)));
+    mark.style.setProperty("--a", chance.toFixed(3));
+    const proposed = SpecKD.proposedInstead(this.trace, t);
+    if (proposed !== null) {
+      mark.classList.add("sk-differs");
+      mark.dataset.proposed = SpecKD.shown(proposed); // shown above by the style alone: copied text stays the text
+    }
+    return mark;
+  }
+
+  /* With it, the student's word stands above a token where it proposed another, and bears the mark. */
+  setInterlinear(yes) {
+    this.element.classList.toggle("sk-interlinear", yes);
   }
 
   /* The whole repaint of a moved slider: only the tokens that changed are touched. What a screen reader says of them
@@ -157,9 +168,11 @@ class TokenStrip {
 
   spoken(t) {
     const chance = SpecKD.percent(SpecKD.acceptanceOfOneDraw(this.trace, t));
-    return `${SpecKD.spoken(this.trace.tokens[t])}: ${this.state[t] ? "accepted" : "rejected"}, token ${
-      t + 1
-    }, one random draw passes with ${chance}`;
+    const verdict = this.state[t] ? "accepted" : "rejected";
+    const proposed = SpecKD.proposedInstead(this.trace, t);
+    const instead = proposed === null ? "" : `, the student proposes ${SpecKD.spoken(proposed)}`;
+    const where = `token ${t + 1}, one random draw passes with ${chance}`;
+    return `${SpecKD.spoken(this.trace.tokens[t])}: ${verdict}, ${where}${instead}`;
   }
 
   setCursor(t) {
@@ -207,5 +220,24 @@ class TokenStrip {
     return this.marks[t];
   }
 }
+
+/* What the student proposed where the text has another token; null where they agree, or where nobody knows. */
+SpecKD.proposedInstead = function (trace, t) {
+  if (!("proposal_ids" in trace)) {
+    const proposed = trace.proposal ? trace.proposal[t] ?? null : null;
+    return proposed === trace.tokens[t] ? null : proposed;
+  }
+  const id = trace.proposal_ids[t];
+  return id === trace.input_ids[trace.n_prompt + t] ? null : SpecKD.tokenText(trace, id);
+};
+
+/* The switch between the interlinear strip and the plain one, with what stands above in words. */
+SpecKD.interlinearSwitch = function (strip) {
+  const input = el("input", { type: "checkbox", checked: true });
+  input.addEventListener("change", () => strip.setInterlinear(input.checked));
+  strip.setInterlinear(true);
+  const word = el("span", { class: "sk-student-text", text: "the student’s word" });
+  return el("label", { class: "sk-switch" }, input, word, " above, where it proposed another");
+};
 
 SpecKD.createStrip = (root, options) => new TokenStrip(root, options);

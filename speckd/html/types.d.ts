@@ -180,6 +180,8 @@ interface Strip extends Part {
   setPinned(t: number, reveal?: boolean): void;
   /** A response that is being written: text, and no verdict yet. */
   setPending(text: string): void;
+  /** With the student's words above the text, or plain. */
+  setInterlinear(yes: boolean): void;
   token(t: number): HTMLElement | undefined;
   element: HTMLElement;
 }
@@ -483,7 +485,9 @@ interface SpecKDParts {
   keptShare(divergence: number[], kept: ArrayLike<number>): number;
 
   createPicture(options?: { knobs?: Partial<Knobs>; onKnobs?(knobs: Knobs): void; onPin?(t: number): void }): Picture;
-  createStrip(root: HTMLElement, options?: PinHover & { label?: string }): Strip;
+  createStrip(root: HTMLElement, options?: PinHover & { label?: string; interlinear?: boolean }): Strip;
+  proposedInstead(trace: Trace | SmallTrace, t: number): string | null;
+  interlinearSwitch(strip: Strip): HTMLElement;
   createVerdict(root: HTMLElement, options?: { onAlternative?: ((t: number, token: number) => void) | null }): Verdict;
   createControls(options: { knobs: Knobs; onChange(change: Partial<Knobs>): void }): Controls;
   createCompare(root: HTMLElement, options?: PinHover): Compare;

@@ -1,6 +1,7 @@
 """The Distill page without a model: made-up runs stand behind it (tests/e2e/scripted.py), the browser is real."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -277,8 +278,8 @@ def test_live_rows_arrive_in_order_and_pictures_are_never_rebuilt(still: Distill
     assert still.locate(".sk-held thead th").all_inner_texts() == ["before", "A", "B"]
     words = still.locate(".sk-held tbody tr").first.inner_text().split()
     before, *after = still.value(
-        f"""(({{ racers }}) => [racers[0].heldOut[0], ...racers.map((one) => one.heldOut.at(-1))].map((at) => at.divergence))(
-            {STATE}.shown)"""
+        f"""(({{ racers }}) => [racers[0].heldOut[0], ...racers.map((one) => one.heldOut.at(-1))].map(
+            (at) => at.divergence))({STATE}.shown)"""
     )
     figures = still.value(
         """([before, after]) => [SpecKD.format(before, "nats"), ...after.flatMap((x) =>

@@ -110,8 +110,8 @@ class InspectPage {
     const statusBox = el("div", { class: "sk-status" }, text, spoken);
     const bar = SpecKD.progressBar();
     this.say = SpecKD.createStatus({ text, box: statusBox, spoken, bar });
-    const legend = SpecKD.legend();
-    legend.append(SpecKD.lesson("propose-verify", "acceptance and 1 − TVD"));
+    this.legend = SpecKD.legend();
+    this.legend.append(SpecKD.lesson("propose-verify", "acceptance and 1 − TVD"));
     this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
     this.caption = el("span", { class: "sk-caption-text" });
     this.stripBox = el("div", { class: "sk-strip-box" });
@@ -122,7 +122,7 @@ class InspectPage {
     this.keepButton = el("button", { type: "button", class: "sk-button sk-quiet", text: "Keep" });
     const foot = el("div", { class: "sk-foot" }, statusBox, compareButton, this.keepButton);
     const caption = el("div", { class: "sk-caption" }, this.chip, this.caption);
-    const main = el("div", { class: "sk-app-main" }, caption, bar, this.stripBox, legend, this.lanesBox);
+    const main = el("div", { class: "sk-app-main" }, caption, bar, this.stripBox, this.legend, this.lanesBox);
     this.app = el(
       "div",
       { class: "sk-app" },
@@ -139,6 +139,7 @@ class InspectPage {
     const { picture } = this;
     const pinHover = { onPin: (t) => picture.pin(t), onHover: (t) => picture.hover(t) };
     this.strip = SpecKD.createStrip(this.stripBox, pinHover);
+    this.legend.append(SpecKD.interlinearSwitch(this.strip));
     this.verdict = SpecKD.createVerdict(this.sideBox, { onAlternative: (t, id) => this.continueFrom(t, id) });
     this.lanes = SpecKD.createLanes(this.lanesBox, { plotly, ...pinHover });
     this.compare = SpecKD.createCompare(this.compareBox, pinHover);
