@@ -237,7 +237,8 @@ SpecKD.interlinearSwitch = function (strip) {
   input.addEventListener("change", () => strip.setInterlinear(input.checked));
   strip.setInterlinear(true);
   const word = el("span", { class: "sk-student-text", text: "the student’s word" });
-  return el("label", { class: "sk-switch" }, input, word, " above, where it proposed another");
+  const title = "Above a word of the text, where it proposed another: struck through where the gate rejects it";
+  return el("label", { class: "sk-switch", title }, input, word, " above");
 };
 
 SpecKD.createStrip = (root, options) => new TokenStrip(root, options);
