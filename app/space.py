@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "LICENSE", "NOTICE", "app.py", "requirements.txt")
 FOLDERS = {  # folder -> the kinds of files that it gives
-    "app": (".py", ".js", ".css", ".md"),
-    "speckd": (".py", ".js", ".css", ".html", ".typed"),
+    "app": (".py", ".js", ".css", ".json", ".md"),
+    "speckd": (".py", ".js", ".ts", ".css", ".html", ".typed"),
     "assets/pictures": (".png",),
     "assets/prompts": (".jsonl", ".md"),
     "assets/responses": (".jsonl", ".md"),

@@ -281,7 +281,7 @@ def test_live_rows_arrive_in_order_and_pictures_are_never_rebuilt(still: Distill
         f"""(({{ racers }}) => [racers[0].heldOut[0], ...racers.map((one) => one.heldOut.at(-1))].map(
             (at) => at.divergence))({STATE}.shown)"""
     )
-    figures = still.value(
+    figures = still.page.evaluate(
         """([before, after]) => [SpecKD.format(before, "nats"), ...after.flatMap((x) =>
             [SpecKD.format(x, "nats"), SpecKD.format(x - before, "nats", { signed: true })])]""",
         [before, after],
