@@ -11,130 +11,21 @@ import os
 import queue
 import tempfile
 import threading
-import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import speckd
-from app.checks import as_real, as_text, as_whole, is_whole, without_words
+from app.checks import without_words
+from app.line import TICK, Line, Until
+from app.requests import TRAINED, Question
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-PACKAGED_STUDENTS = ("healed", "young", "raw")
-TRAINED = "trained:"  # begins the name of a student that a visitor trained here; the rest only that visitor knows
-SOURCES = ("teacher", "student", "given")
-LARGEST_SEED = 2**31 - 1  # the page's; small enough to be exact in a browser
-TICK = 0.1  # seconds between two looks at Stop
 BREATH = 0.06  # seconds between two steps that are told
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a visitor asks: arguments of speckd.load_pair and speckd.inspect. Made by ``read``, which checks them."""
-
-    prompt: str
-    teacher: str = "packaged"
-    student: str = "healed"
-    source: str = "teacher"
-    do_sample: bool = False
-    response: str | None = None
-    max_new_tokens: int = 48
-    temperature: float = 1.0
-    seed: int = 0
-    prefix_ids: tuple[int, ...] = ()
-
-    @classmethod
-    def read(cls, data: Mapping[str, Any], settings: Settings) -> "Question":
-        """The question in the data that a page or a client sent.
-
-        Raises:
-            ValueError: one sentence for a person, when something is missing, too long or out of range.
-        """
-        if not isinstance(data, Mapping):
-            raise ValueError("The question is no set of fields: send prompt, student and the rest by their names.")
-        prompt = as_text(data.get("prompt"), "The question")
-        if not prompt.strip():
-            raise ValueError("The question is empty: type one, or choose an example.")
-        if len(prompt) > settings.max_prompt_characters:
-            raise ValueError(
-                f"The question has {len(prompt):,} characters and the limit here is "
-                f"{settings.max_prompt_characters:,}: shorten it, or put the long part into the given text."
-            )
-        teacher = as_text(data.get("teacher", "packaged"), "The teacher").strip()
-        student = as_text(data.get("student", "healed"), "The student").strip()
-        if not teacher or not student:
-            missing = "student" if teacher else "teacher"
-            raise ValueError(f"The {missing} has no name: give a Hub id such as owner/name, or a folder.")
-        known = student in PACKAGED_STUDENTS or student.startswith(TRAINED)
-        listed = settings.pair(teacher, student) is not None
-        if (teacher != "packaged" or not known) and not listed and not settings.own_models:
-            others = "".join(f", or {pair.student} with the teacher {pair.teacher}" for pair in settings.pairs)
-            raise ValueError(
-                f"Here only the packaged pair can be used, with the student {', '.join(PACKAGED_STUDENTS)}{others}. "
-                "Run the page on your own machine for other models."
-            )
-        if max(len(teacher), len(student)) > 500:
-            raise ValueError("The name of a model is too long: give a Hub id such as owner/name, or a folder.")
-        source = data.get("source", "teacher")
-        if source not in SOURCES:
-            raise ValueError(f"The source {source!r:.60} is not known: choose teacher, student or given.")
-        response = None
-        if source == "given":
-            response = as_text(data.get("response"), "The given text")
-            if not response.strip():
-                raise ValueError("The given text is empty: write the response that the two models should read.")
-            if len(response) > settings.max_response_characters:
-                raise ValueError(
-                    f"The given text has {len(response):,} characters and the limit here is "
-                    f"{settings.max_response_characters:,}: shorten it."
-                )
-        longest = settings.max_new_tokens
-        prefix = data.get("prefix_ids") or ()
-        if (
-            not isinstance(prefix, Sequence)
-            or isinstance(prefix, str)
-            or not all(is_whole(i) and i >= 0 for i in prefix)
-        ):
-            raise ValueError("The start of the response is not a list of token ids.")
-        if len(prefix) >= longest:
-            raise ValueError(f"The response already has {len(prefix)} tokens and the limit here is {longest}.")
-        n_new = as_whole(data.get("max_new_tokens", 48), "The length", 1, longest, " tokens")
-        return cls(
-            prompt=prompt,
-            teacher=teacher,
-            student=student,
-            source=source,
-            do_sample=bool(data.get("do_sample", False)) and source != "given",
-            response=response,
-            max_new_tokens=max(n_new, len(prefix) + 1),
-            temperature=as_real(data.get("temperature", 1.0), "The temperature", 0.05, 5.0),
-            seed=as_whole(data.get("seed", 0), "The seed", 0, LARGEST_SEED),
-            prefix_ids=() if source == "given" else tuple(int(i) for i in prefix),
-        )
-
-
-def read_gate(data: Mapping[str, Any]) -> tuple[speckd.Gate, str]:
-    """The gate and the divergence in the data that a client sent.
-
-    Raises:
-        ValueError: one sentence, when something is unknown or out of range.
-    """
-    kind = data.get("gate", "topk")
-    if kind not in ("topk", "speck", "none"):
-        raise ValueError(f"The gate {kind!r:.60} is not known: choose topk, speck or none.")
-    k = as_whole(data.get("k", 5), "k", 1, 50)
-    beta = as_real(data.get("beta", 0.01), "beta", 0.0, 1.0)
-    divergence = data.get("divergence", "forward_kl")
-    if divergence not in speckd.DIVERGENCES:
-        raise ValueError(
-            f"The divergence {divergence!r:.60} is not known: choose one of {', '.join(speckd.DIVERGENCES)}."
-        )
-    gate = speckd.AllOpen() if kind == "none" else speckd.gate_named(kind, k=k, beta=beta)
-    return gate, divergence
 
 
 @dataclass(frozen=True)
@@ -379,20 +270,6 @@ def _inspect(
     )
 
 
-class Until:
-    """A stop event that the clock sets as well."""
-
-    def __init__(self, stop: threading.Event, seconds: float) -> None:
-        self._stop, self._end = stop, time.monotonic() + seconds
-
-    def is_set(self) -> bool:
-        return self._stop.is_set() or time.monotonic() > self._end
-
-    def wait(self, seconds: float) -> bool:
-        self._stop.wait(seconds)
-        return self.is_set()
-
-
 def _too_late(what: str, seconds: int, way_out: str) -> str:
     time = f"{seconds // 60} minutes" if seconds >= 120 else f"{seconds} seconds"
     return f"{what} took longer than {time}, the limit here: {way_out}."
@@ -423,45 +300,6 @@ def _check_length(pair: speckd.Pair, question: Question, settings: Settings) -> 
 
 
 # --- a line with one person served at a time ----------------------------------------------------------------------
-
-
-class Line:
-    """First come, first served, and everyone can see how many are ahead. (Gradio's own queue tells nobody while they
-    wait, and can't be left with Stop.)"""
-
-    def __init__(self) -> None:
-        self._change = threading.Condition()
-        self._tickets: deque[object] = deque()
-
-    def turn(self, waiting: Callable[[int], None], should_stop: Callable[[], bool] = lambda: False) -> "_Turn":
-        return _Turn(self, waiting, should_stop)
-
-
-class _Turn:
-    def __init__(self, line: Line, waiting: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
-        self._line, self._waiting, self._should_stop = line, waiting, should_stop
-
-    def __enter__(self) -> None:
-        told = -1
-        with self._line._change:
-            self._line._tickets.append(self)
-        while True:
-            with self._line._change:
-                ahead = self._line._tickets.index(self)
-                if ahead == 0:
-                    return
-                self._line._change.wait(timeout=0 if ahead != told else TICK)
-            if ahead != told:
-                told = ahead
-                self._waiting(ahead)
-            if self._should_stop():
-                self.__exit__()
-                raise speckd.Stopped
-
-    def __exit__(self, *_: object) -> None:
-        with self._line._change:
-            self._line._tickets.remove(self)
-            self._line._change.notify_all()
 
 
 # --- a GPU on loan (Hugging Face's ZeroGPU). Written after its documentation; unrun until a Space runs it. ---------

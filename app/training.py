@@ -14,12 +14,9 @@ import contextvars
 import io
 import json
 import logging
-import os
 import queue
 import secrets
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -35,182 +32,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import speckd
-from app.checks import as_real, as_text, as_whole, without_words
-from app.engine import LARGEST_SEED, PACKAGED_STUDENTS, TICK, TRAINED, Engine, Line
+from app.checks import without_words
+from app.engine import Engine
+from app.line import TICK, Line
+from app.process import TrainingProcess, fresh_root
+from app.requests import TRAINED, TrainingRequest
 from app.settings import Settings
 from speckd.gates import gate_from_text
-from speckd.packaged import cache_folder
 from speckd.runs.settings import DistillSettings, command_of, racer_folder
 
 log = logging.getLogger(__name__)
 
-HOME = Path(__file__).parents[1]
-PROMPTS, ANSWERS, HELD_OUT = (
-    "assets/prompts/train.jsonl",
-    "assets/responses/train.jsonl",
-    "assets/responses/heldout-greedy.jsonl",
-)
-SHIPPED_EXAMPLES = 96  # of the shipped data, so that their teacher cache is made once and stays small
-HELD_OUT_EXAMPLES = 16
-LENGTH, OWN_LENGTH = 128, 256  # tokens of prompt and response: the shipped texts are short, a visitor's may be longer
-GATES = ("topk", "speck", "none", "hellinger", "adakd", "student_entropy", "teacher_entropy", "random")
-RESPONSES = ("file", "teacher", "student", "mixed")
-ADAPTERS = ("young", "healed")  # students that go on with the adapter that they have
 KINDS = {"csv": "log.csv", "html": "report.html", "md": "report.md", "data": "data.jsonl"}
 BREATH = 0.15  # seconds between two updates that are told
-PATIENCE = 3.0  # seconds that a process has to leave a job by itself
 LOAN_START, LOAN_STEP = 20.0, 0.4  # seconds of a GPU loan: all but the steps, and a step until one was measured
-DEFAULTS: dict[str, Any] = {
-    "student": "young",
-    "teacher": "packaged",
-    "data": "shipped",
-    "text": "",
-    "responses": "file",
-    "gates": ["topk:k=5:beta=0.01", "none"],
-    "steps": 30,
-    "batch_size": 4,
-    "learning_rate": 0.001,
-    "lora_rank": 64,
-    "seed": 0,
-}
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    """What a visitor asks for. Made by ``read``, which checks it; ``settings`` turns it into a run's settings."""
-
-    student: str
-    teacher: str
-    data: str
-    text: str
-    responses: str
-    gates: tuple[str, ...]
-    steps: int
-    batch_size: int
-    learning_rate: float
-    lora_rank: int
-    seed: int
-
-    @classmethod
-    def read(cls, data: Mapping[str, Any], settings: Settings) -> "TrainingRequest":
-        """The request in the data that a page or a client sent.
-
-        Raises:
-            ValueError: one sentence for a person, when something is missing, too long or out of range.
-        """
-        if not isinstance(data, Mapping):
-            raise ValueError("The request is no set of fields: send student, gates and the rest by their names.")
-        asked = {**DEFAULTS, **{name: value for name, value in data.items() if name in DEFAULTS and value is not None}}
-        teacher, student = (as_text(asked[name], f"The {name}").strip() for name in ("teacher", "student"))
-        if not teacher or not student:
-            raise ValueError(f"The {'student' if teacher else 'teacher'} has no name: give a Hub id or a folder.")
-        if (teacher != "packaged" or student not in PACKAGED_STUDENTS) and not settings.own_models:
-            raise ValueError(
-                f"Here only the packaged pair can be trained, from the student {', '.join(PACKAGED_STUDENTS)}. "
-                "Run the page on your own machine for other models."
-            )
-        if max(len(teacher), len(student)) > 500:
-            raise ValueError("The name of a model is too long: give a Hub id such as owner/name, or a folder.")
-        gates = asked["gates"]
-        if not isinstance(gates, list | tuple) or not 1 <= len(gates) <= 2:
-            raise ValueError("A race has one or two gates.")
-        gates = tuple(_gate(gate) for gate in gates)
-        if len(gates) == 2 and gate_from_text(gates[0]) == gate_from_text(gates[1]):
-            raise ValueError("The two gates are the same: a race needs different ones.")
-        kind, responses = asked["data"], asked["responses"]
-        if kind not in ("shipped", "pasted", "uploaded"):
-            raise ValueError(f"The data {kind!r:.40} is not known: choose shipped, pasted or uploaded.")
-        if responses not in RESPONSES:
-            raise ValueError(f"Responses from {responses!r:.40}: choose one of {', '.join(RESPONSES)}.")
-        text = as_text(asked["text"], "The data") if kind != "shipped" else ""
-        if len(text.encode()) > settings.max_data_bytes:
-            raise ValueError(
-                f"The data has {len(text.encode()) / 1e6:.1f} MB and the limit here is "
-                f"{settings.max_data_bytes / 1e6:.1f} MB: send fewer lines."
-            )
-        if kind == "pasted":
-            if not text.strip():
-                raise ValueError("There are no prompts yet: paste some, one on each line.")
-            if responses in ("file", "mixed"):
-                raise ValueError("Pasted prompts have no responses: let the teacher or the student write them.")
-        if kind == "uploaded":
-            _check_lines(text)
-        return cls(
-            student=student,
-            teacher=teacher,
-            data=kind,
-            text=text,
-            responses=responses,
-            gates=gates,
-            steps=as_whole(asked["steps"], "The number of steps", 1, settings.max_training_steps),
-            batch_size=as_whole(asked["batch_size"], "The batch size", 1, settings.max_training_batch, " texts"),
-            learning_rate=as_real(asked["learning_rate"], "The learning rate", 1e-7, 1.0),
-            lora_rank=as_whole(asked["lora_rank"], "The LoRA rank", 1, settings.max_lora_rank),
-            seed=as_whole(asked["seed"], "The seed", 0, LARGEST_SEED),
-        )
-
-    def settings(self, output: str, data_file: str) -> DistillSettings:
-        """The settings of the run, as the command line would have them.
-
-        Args:
-            output: the run's folder.
-            data_file: where the visitor's own data lies; the shipped data has its place.
-        """
-        shipped = self.data == "shipped"
-        writes = self.responses in ("teacher", "student")
-        seen = self.steps * self.batch_size  # a run meets no more examples than these
-        rank: dict[str, Any] = {} if self.student in ADAPTERS else {"lora_rank": self.lora_rank}
-        cache = None  # made once for the page, and anew with each batch size: padding moves a last digit
-        if shipped and not writes and self.teacher == "packaged":
-            cache = str(cache_folder() / f"page-teacher-cache-{self.batch_size}")
-        return DistillSettings(
-            data=(PROMPTS if writes else ANSWERS) if shipped else data_file,
-            output=output,
-            teacher=self.teacher,
-            student=self.student,
-            eval_data=HELD_OUT,
-            eval_limit=HELD_OUT_EXAMPLES,
-            limit=SHIPPED_EXAMPLES if shipped and not writes else seen,
-            max_length=LENGTH if shipped else OWN_LENGTH,
-            responses=self.responses,
-            max_new_tokens=64,
-            gates=self.gates,
-            steps=self.steps,
-            warmup=max(1, self.steps // 10),
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            **rank,
-            seed=self.seed,
-            eval_every=max(1, -(-self.steps // 3)),
-            probe_every=1 if self.steps <= 100 else self.steps // 50,
-            answers=40,
-            cache_folder=cache,
-        )
-
-
-def _gate(spec: Any) -> str:
-    text = as_text(spec, "The gate").strip()
-    if len(text) > 120 or text.split(":")[0] not in GATES:
-        raise ValueError(f"The gate {text!r:.60} is not known: choose one of {', '.join(GATES)}.")
-    gate_from_text(text)
-    return text
-
-
-def _check_lines(text: str) -> None:
-    """Raises ValueError for the first line that is no JSON object, by its number."""
-    n = 0
-    for number, line in enumerate(text.split("\n"), start=1):  # JSON text may hold other ends of lines
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ValueError(f"Line {number} is not JSON: put one object on each line.") from None
-        if not isinstance(row, dict):
-            raise ValueError(f'Line {number} is no JSON object: write {{"prompt": ..., "response": ...}} on each line.')
-        n += 1
-    if not n:
-        raise ValueError("The file is empty: send one JSON object a line, with a prompt and a response.")
 
 
 # --- one visitor's run --------------------------------------------------------------------------------------------
@@ -484,7 +319,9 @@ class Trainings:
         post(Update("loading", "Starting the trainer.", None))
         limit = time.monotonic() + longest
         too_long = False
-        messages = _on_borrowed_gpu(self.settings, order) if self.settings.zero_gpu else self._process.work(order, run)
+        messages = (
+            _on_borrowed_gpu(self.settings, order) if self.settings.zero_gpu else self._process.work(order, run.left)
+        )
         for message in messages:
             if time.monotonic() > limit and not run.stopped:
                 too_long = True
@@ -569,117 +406,7 @@ class _Clock:
 # --- the process --------------------------------------------------------------------------------------------------
 
 
-class TrainingProcess:
-    """The process that trains: started when it is wanted, started again when it died."""
-
-    def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "app.worker")) -> None:
-        self._command = command
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
-        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self.status: dict[str, Any] = {
-            "state": "ready",
-            "text": "The trainer starts with the first run.",
-            "share": None,
-        }
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def start(self) -> None:
-        """Start the process unless it runs, and let it get ready."""
-        with self._lock:
-            if self.pid is not None:
-                return
-            self._messages = queue.SimpleQueue()
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", cwd=HOME
-            )
-            threading.Thread(target=self._listen, args=(self._process, self._messages), daemon=True).start()
-            usual = TrainingRequest.read({}, Settings())
-            with tempfile.TemporaryDirectory() as nowhere:
-                settings = usual.settings(nowhere, "")
-            self._send({"teacher": usual.teacher, "student": usual.student, "settings": asdict(settings)})
-
-    def kill(self) -> None:
-        with self._lock:
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
-
-    def work(self, order: dict[str, Any], run: Run) -> Iterator[dict[str, Any]]:
-        """Messages of one job, up to its end. A visitor who left ends it, if need be with the process."""
-        self.start()
-        try:
-            self._send(order)
-        except OSError:
-            yield {"failed": "The trainer could not be started: try again."}
-            return
-        gone: float | None = None
-        while True:
-            try:
-                message = self._messages.get(timeout=TICK)
-            except queue.Empty:
-                message = {}
-            if message is None:
-                if not run.left.is_set():
-                    yield {"failed": "The trainer ended unexpectedly, perhaps for want of memory: try a smaller batch."}
-                return
-            if message.keys() & {"done", "left", "stopped"}:
-                return
-            if run.left.is_set():
-                gone = gone or time.monotonic()
-                if time.monotonic() - gone > PATIENCE:
-                    self.kill()
-                    threading.Thread(target=self.start, daemon=True).start()
-                    return
-                continue
-            if message:
-                yield message
-                if "failed" in message:
-                    return
-
-    def _send(self, order: dict[str, Any]) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-
-    def _listen(self, process: "subprocess.Popen[str]", messages: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            message = json.loads(line)
-            if "state" in message:
-                self.status = message
-            messages.put(message)
-        messages.put(None)
-
-
 # --- files --------------------------------------------------------------------------------------------------------
-
-
-def fresh_root() -> Path:
-    """A folder for this server's runs. Those of servers that are gone are removed."""
-    base = Path(tempfile.gettempdir()) / f"speckd-lab-{os.getuid() if hasattr(os, 'getuid') else 'runs'}"
-    base.mkdir(mode=0o700, exist_ok=True)
-    if base.is_symlink() or (hasattr(os, "getuid") and base.stat().st_uid != os.getuid()):  # somebody else's trap
-        base = Path(tempfile.mkdtemp(prefix="speckd-lab-"))
-    for folder in base.iterdir():
-        if folder.name.isdigit() and not _runs(int(folder.name)):
-            shutil.rmtree(folder, ignore_errors=True)
-    root = base / str(os.getpid())
-    root.mkdir(mode=0o700, exist_ok=True)
-    return root
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _zipped(folder: Path) -> bytes:

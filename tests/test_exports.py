@@ -16,9 +16,10 @@ from markdown_it import MarkdownIt
 
 import speckd
 from app.engine import Engine
+from app.requests import TrainingRequest
 from app.settings import Settings
 from app.tabs import inspect
-from app.training import TrainingRequest, Trainings
+from app.training import Trainings
 from speckd import packaged
 from speckd.runs import report
 from speckd.runs.report import RunRecord

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import speckd
-from app.engine import read_gate
 from app.lessons.roles import ROLES, USUAL_K, Row, readable
 from app.lessons.values import Unmet
+from app.requests import read_gate
 
 ASSETS = Path(__file__).parents[2] / "assets"
 USUAL_GATE = {"gate": "topk", "k": USUAL_K, "beta": 0.01}

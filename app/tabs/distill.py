@@ -3,58 +3,25 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.panels import Distiller
+from app.recorded import recorded_runs
+from app.requests import DEFAULTS, GATES, RESPONSES, TrainingRequest
 from app.sessions import LONGEST_ID
 from app.settings import Settings
-from app.training import DEFAULTS, GATES, RESPONSES, TrainingRequest, Trainings, Update
+from app.training import Trainings, Update
 from speckd.gates import TITLES
-from speckd.runs.recording import read_recording
 
 log = logging.getLogger(__name__)
 
-RUNS = Path(__file__).parents[2] / "assets" / "runs"
 STUDENTS = {
     "young": "young: it speaks a little, and visibly learns",
     "healed": "healed: it already speaks",
     "raw": "raw: six layers, not healed at all",
 }
-LABELS = {
-    "default": "from the young student: Top-k against plain distillation",
-    "cold-start": "from the raw student: the gate at a cold start",
-    "warm": "from the healed student: little is left to gate",
-    "curriculum": "from the young student: Top-k against random tokens",
-}
-
-
-@dataclass(frozen=True)
-class RecordedRun:
-    """A recorded run that ships with the page."""
-
-    name: str
-    events: list[dict[str, Any]]
-
-    @property
-    def label(self) -> str:
-        return LABELS.get(self.name, self.name)
-
-
-def recorded_runs(folder: Path = RUNS) -> list[RecordedRun]:
-    """The shipped runs, the page's first picture first. A file that can't be read is left out and told in the log."""
-    runs = []
-    for path in sorted(folder.glob("*.json")):
-        if path.name == "seed-spread.json":
-            continue
-        try:
-            runs.append(RecordedRun(path.stem, read_recording(path)))
-        except (ValueError, OSError) as error:
-            log.warning("The recorded run %s is left out: %s", path.name, error)
-    return sorted(runs, key=lambda run: run.name != "default")
 
 
 def as_value(run: str, update: Update) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,16 @@ import gradio as gr
 
 import speckd
 from app import figures
-from app.engine import Engine, Question, read_gate
+from app.engine import Engine
 from app.panels import Inspector
+from app.recorded import recorded_traces
+from app.requests import Question, read_gate
 from app.sessions import LONGEST_ID, Shelf, Stops
 from app.settings import Settings, place_line
 from speckd.html import N_DRAWS, to_html
 
 log = logging.getLogger(__name__)
 
-RECORDED = Path(__file__).parents[2] / "assets" / "traces"
 STUDENTS = {
     "healed": "healed: six layers, distilled",
     "young": "young: a few minutes of healing",
@@ -34,31 +34,6 @@ EXAMPLES = (
     "How do I make pancakes?",
     "What is 17 + 25? Show the steps.",
 )
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A trace that ships with the page: on screen before any model is in memory."""
-
-    name: str
-    trace: speckd.Trace
-
-    @property
-    def label(self) -> str:
-        config = self.trace.config
-        source = {"teacher": "the teacher", "student": "the student", "given": "given text"}[config["source"]]
-        return f"{config['student']} student, response from {source}"
-
-
-def recorded_traces(folder: Path = RECORDED) -> list[Recorded]:
-    """The shipped traces, the healed student's first. One that can't be read is left out, and the log says so."""
-    traces = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            traces.append(Recorded(path.stem, speckd.Trace.from_json(path)))
-        except (ValueError, OSError) as error:
-            log.warning("The recorded trace %s is left out: %s", path.name, error)
-    return sorted(traces, key=lambda one: one.trace.config["student"] != "healed")
 
 
 def as_result(trace: speckd.Trace, key: str, recorded: bool = False) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import gradio as gr
 
 import speckd
 from app import lessons
-from app.engine import Engine, Question
+from app.engine import Engine
 from app.lessons.facts import TraceFacts
 from app.panels import Learner
+from app.requests import Question
 from app.sessions import LONGEST_ID, Shelf, Stops
 from app.settings import Settings
 from app.tabs.inspect import as_result

@@ -14,7 +14,7 @@ from speckd.gates import DEFAULT_BETA, DEFAULT_K, gate_from_text
 from speckd.jobs import Stopped
 from speckd.runs.settings import GROUPS, DistillSettings
 
-DEFAULT_GATES = ",".join(DistillSettings.__dataclass_fields__["gates"].default)
+DEFAULT_GATES = ",".join(DistillSettings.gates)  # a dataclass keeps its defaults as attributes of the class
 
 
 def register(commands: Any) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import app.main
 import speckd
-from app.training import TrainingRequest, Trainings, Update
+from app.requests import TrainingRequest
+from app.training import Trainings, Update
 from tests.app import synthetic
 
 LONGEST = 48  # tokens of a made-up trace

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import speckd
-from app.engine import Engine, Question, Step, read_gate
+from app.engine import Engine, Step
+from app.requests import Question, read_gate
 from app.settings import ON_A_SPACE, Settings
 
 OPEN = Settings()

@@ -16,8 +16,9 @@ import torch
 
 import speckd
 from app import engine as engines
-from app.engine import Engine, Question, Step
+from app.engine import Engine, Step
 from app.guard import OPEN, POLICY, Guard, refusal, route_path
+from app.requests import Question
 from app.sessions import Shelf
 from app.settings import LOCAL, ON_A_SPACE, SMOLLM2, Settings, settings_for
 from tests.app import stand_in

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 import speckd
-from app import training
+from app import requests, training
 from app.engine import Engine
+from app.process import TrainingProcess
+from app.requests import TrainingRequest
 from app.settings import ON_A_SPACE, Settings
-from app.training import Run, TrainingProcess, TrainingRequest, Trainings, Update
+from app.training import Run, Trainings, Update
 from speckd.cli.distill import settings_from
 from speckd.runs.distill import distill
 from speckd.runs.settings import DistillSettings
@@ -83,7 +85,7 @@ def test_no_more_of_own_data_is_read_than_the_run_meets() -> None:
     own = TrainingRequest.read({"data": "pasted", "text": "Why?\n" * 999, "responses": "teacher", "steps": 5}, LAPTOP)
     assert own.settings("out", "data.jsonl").limit == 5 * 4
     shipped = TrainingRequest.read({}, LAPTOP).settings("out", "")
-    assert shipped.limit == training.SHIPPED_EXAMPLES
+    assert shipped.limit == requests.SHIPPED_EXAMPLES
 
 
 def test_a_rank_is_only_asked_for_where_a_fresh_adapter_is_made() -> None:
@@ -145,8 +147,8 @@ def trainings(
     pair: Any, home: Path, process: TrainingProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Trainings]:
     """Real trainings of a tiny pair: the process gets ready with nothing, since the packaged one is not wanted here."""
-    monkeypatch.setattr(training, "HELD_OUT", str(home))
-    monkeypatch.setattr(training, "DEFAULTS", {**training.DEFAULTS, "teacher": pair[0], "student": pair[1]})
+    monkeypatch.setattr(requests, "HELD_OUT", str(home))
+    monkeypatch.setattr(requests, "DEFAULTS", {**requests.DEFAULTS, "teacher": pair[0], "student": pair[1]})
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     one = Trainings(LAPTOP, Engine(LAPTOP))

@@ -23,8 +23,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from app.engine import Engine
+from app.requests import TrainingRequest
 from app.settings import Settings
-from app.training import HOME, TrainingRequest, Trainings
+from app.training import HOME, Trainings
 from speckd.runs.settings import command_of
 
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -17,8 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from app.requests import TrainingRequest
 from app.settings import Settings
-from app.training import TrainingRequest
 from speckd.files import write_whole
 from speckd.runs.distill import distill
 from speckd.runs.settings import DistillSettings

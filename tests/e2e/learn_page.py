@@ -12,8 +12,9 @@ from pathlib import Path
 import gradio as gr
 
 import speckd
-from app.engine import Question, Step
+from app.engine import Step
 from app.panels import TokenStrip
+from app.requests import Question
 from app.settings import settings_for
 from app.tabs import learn
 from tests.app import synthetic

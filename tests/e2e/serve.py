@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import gradio as gr
 
 import speckd
-from app import training
+from app import requests
 from app.main import build, launch_options
 
 
@@ -60,10 +60,10 @@ if __name__ == "__main__":
 
         stand_in.install(float(os.environ.get("STAND_IN_SECONDS", 0)))
     if "--brief" in sys.argv:
-        assert training.SHIPPED_EXAMPLES > 12 and training.HELD_OUT_EXAMPLES > 4 and training.cache_folder
-        training.SHIPPED_EXAMPLES, training.HELD_OUT_EXAMPLES = 12, 4
+        assert requests.SHIPPED_EXAMPLES > 12 and requests.HELD_OUT_EXAMPLES > 4 and requests.cache_folder
+        requests.SHIPPED_EXAMPLES, requests.HELD_OUT_EXAMPLES = 12, 4
         teacher_cache = Path(sys.argv[sys.argv.index("--brief") + 1])
-        training.cache_folder = lambda: teacher_cache
+        requests.cache_folder = lambda: teacher_cache
     if "--panels" in sys.argv:
         page = panels_side_by_side()
     elif "--distill" in sys.argv:

@@ -1,0 +1,72 @@
+"""What is shown before any model is in memory: recorded answers and recorded runs, from assets/."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import speckd
+from speckd.runs.recording import read_recording
+
+log = logging.getLogger(__name__)
+
+RECORDED = Path(__file__).parents[1] / "assets" / "traces"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A trace that ships with the page: on screen before any model is in memory."""
+
+    name: str
+    trace: speckd.Trace
+
+    @property
+    def label(self) -> str:
+        config = self.trace.config
+        source = {"teacher": "the teacher", "student": "the student", "given": "given text"}[config["source"]]
+        return f"{config['student']} student, response from {source}"
+
+
+def recorded_traces(folder: Path = RECORDED) -> list[Recorded]:
+    """The shipped traces, the healed student's first. One that can't be read is left out, and the log says so."""
+    traces = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            traces.append(Recorded(path.stem, speckd.Trace.from_json(path)))
+        except (ValueError, OSError) as error:
+            log.warning("The recorded trace %s is left out: %s", path.name, error)
+    return sorted(traces, key=lambda one: one.trace.config["student"] != "healed")
+
+
+RUNS = Path(__file__).parents[1] / "assets" / "runs"
+LABELS = {
+    "default": "from the young student: Top-k against plain distillation",
+    "cold-start": "from the raw student: the gate at a cold start",
+    "warm": "from the healed student: little is left to gate",
+    "curriculum": "from the young student: Top-k against random tokens",
+}
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A recorded run that ships with the page."""
+
+    name: str
+    events: list[dict[str, Any]]
+
+    @property
+    def label(self) -> str:
+        return LABELS.get(self.name, self.name)
+
+
+def recorded_runs(folder: Path = RUNS) -> list[RecordedRun]:
+    """The shipped runs, the page's first picture first. A file that can't be read is left out and told in the log."""
+    runs = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name == "seed-spread.json":
+            continue
+        try:
+            runs.append(RecordedRun(path.stem, read_recording(path)))
+        except (ValueError, OSError) as error:
+            log.warning("The recorded run %s is left out: %s", path.name, error)
+    return sorted(runs, key=lambda run: run.name != "default")
