@@ -116,14 +116,14 @@ def fresh_root() -> Path:
     if base.is_symlink() or (hasattr(os, "getuid") and base.stat().st_uid != os.getuid()):  # somebody else's trap
         base = Path(tempfile.mkdtemp(prefix="speckd-lab-"))
     for folder in base.iterdir():
-        if folder.name.isdigit() and not _runs(int(folder.name)):
+        if folder.name.isdigit() and not process_runs(int(folder.name)):
             shutil.rmtree(folder, ignore_errors=True)
     root = base / str(os.getpid())
     root.mkdir(mode=0o700, exist_ok=True)
     return root
 
 
-def _runs(pid: int) -> bool:
+def process_runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
