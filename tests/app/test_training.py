@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import speckd
-from app import process, requests, training
+from app import requests, training
 from app.engine import Engine
-from app.process import TrainingProcess
+from app.process import TrainingProcess, fresh_root, process_runs
 from app.requests import TrainingRequest
 from app.settings import ON_A_SPACE, Settings
 from app.training import Run, Trainings, Update
@@ -328,7 +328,7 @@ def test_the_process_ends_when_the_page_does(tmp_path: Path) -> None:
     page.kill()
     page.wait()
     deadline = time.monotonic() + 20
-    while process.process_runs(worker) and not _is_zombie(worker):
+    while process_runs(worker) and not _is_zombie(worker):
         assert time.monotonic() < deadline, "the trainer outlived the page"
         time.sleep(0.05)  # a process that is not our child tells nobody when it ends
 
@@ -345,11 +345,11 @@ def test_what_a_killed_server_left_is_removed_by_the_next(tmp_path: Path, monkey
     monkeypatch.setattr("tempfile.tempdir", None)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    base = process.fresh_root().parent
+    base = fresh_root().parent
     stale = base / str(gone.pid)
     stale.mkdir()
     (stale / "data.jsonl").write_text("secret")
-    mine = process.fresh_root()
+    mine = fresh_root()
     assert mine.is_dir() and not stale.exists()
 
 
@@ -358,7 +358,7 @@ def test_a_folder_laid_out_by_somebody_else_is_not_used(tmp_path: Path, monkeypa
     monkeypatch.setattr("tempfile.tempdir", None)
     (tmp_path / "trap").mkdir()
     (tmp_path / f"speckd-lab-{os.getuid()}").symlink_to(tmp_path / "trap")
-    root = process.fresh_root()
+    root = fresh_root()
     assert root.is_dir() and not list((tmp_path / "trap").iterdir()) and root.resolve().parents[1] == tmp_path.resolve()
     assert root.parent.stat().st_mode & 0o077 == 0
 
