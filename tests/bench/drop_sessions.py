@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.load_page import until_ready
 from tests.e2e.server import Server, component, event
 
+STEADY = 12.0  # seconds without a change in the number of threads: nothing more will go
 REST = 25.0  # seconds at most for the server to notice and tidy; a pool's idle threads go after ten
 
 
@@ -84,10 +85,13 @@ def wave(server: Server, config: dict[str, Any], names: list[str]) -> None:
 def rested(server: Server, threads: int) -> tuple[float, int]:
     """Memory and threads once the server has noticed that everyone is gone."""
     end = time.monotonic() + REST
+    seen, since = -1, time.monotonic()
     with httpx.Client(base_url=server.url, timeout=60) as line:
-        while server.threads() > threads and time.monotonic() < end:
+        while server.threads() > threads and time.monotonic() < min(end, since + STEADY):
             line.get("/config")  # the pool lets an idle thread go when somebody asks for one
             time.sleep(0.5)
+            if server.threads() != seen:
+                seen, since = server.threads(), time.monotonic()
     return server.memory(), server.threads()
 
 

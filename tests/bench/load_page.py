@@ -78,7 +78,7 @@ class Visitor:
             with httpx.Client(base_url=self.server.url, timeout=300) as line:
                 panel = component(line.get("/config").json(), "inspector")
                 turn = 0
-                while time.monotonic() < end:
+                while not turn or time.monotonic() < end:  # once at least, however slowly the crowd comes in
                     turn += 1
                     self.ask(client, line, panel, turn)
                     time.sleep(self.random.uniform(0.1, 0.5))  # a person reads a little

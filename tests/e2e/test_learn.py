@@ -55,9 +55,13 @@ def written(page: Any, number: float, kind: str) -> str:
     return page.evaluate("([x, kind]) => SpecKD.format(x, kind)", [number, kind])
 
 
-def test_each_deep_link_opens_its_step(learn: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    "steps",
+    [pytest.param(STEPS[::3], id="every-third"), pytest.param(STEPS, id="all", marks=pytest.mark.long)],
+)
+def test_each_deep_link_opens_its_step(learn: Callable[..., Any], steps: list[tuple[str, int]]) -> None:
     page = learn().page
-    for lesson, step in STEPS:
+    for lesson, step in steps:
         go(page, lesson, step)
         assert heading(page) == title_of(lesson, step)
         filled = lessons.fill(next(one for one in lessons.lessons() if one.id == lesson))["steps"][step - 1]

@@ -356,9 +356,10 @@ def test_the_page_works_below_a_path(proxied: str, visit: Any) -> None:
 # --- many visitors, in short (tests/bench has the long versions) ----------------------------------------------------
 
 
-def test_eight_visitors_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [6, pytest.param(30, marks=pytest.mark.long)])
+def test_eight_visitors_at_once_each_get_their_own_answer(tmp_path: Path, seconds: float) -> None:
     with Server(tmp_path, "--stand-in", SPACE_ID="someone/lab", STAND_IN_SECONDS="0.05") as one:
-        report = load_page.load(one, visitors=8, seconds=20)
+        report = load_page.load(one, visitors=8, seconds=seconds)
     assert report.errors == [] and report.mixed_up == 0, report
     assert report.answers >= 8 and report.exports >= 8, report
     assert "Traceback" not in one.log()
