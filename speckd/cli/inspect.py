@@ -1,6 +1,7 @@
 """``python -m speckd inspect``: the gate on one text, in a terminal."""
 
 import argparse
+import json
 import shutil
 import sys
 import textwrap
@@ -10,6 +11,7 @@ from speckd.cli.options import add_gate_options, add_pair_options, gate_from
 from speckd.cli.terminal import progress_bars, strip, summary, table
 from speckd.divergences import divergence_named
 from speckd.files import write_whole
+from speckd.gates import Gate
 from speckd.inspection import SOURCES, check_request, inspect
 from speckd.pairs import load_pair
 
@@ -35,11 +37,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
               python -m speckd inspect "Why is the sky blue?" --student young --gate speck --k 2
               python -m speckd inspect "Why is the sky blue?" --response "Because air scatters blue light." --table
               python -m speckd inspect "Tell me a story." --sample --seed 7 --html story.html --csv story.csv
+              python -m speckd inspect --data answers.jsonl --student young --k 3
             """
         ),
     )
     command.set_defaults(command=_inspect)
-    command.add_argument("prompt", metavar="QUESTION", help="what to ask")
+    command.add_argument("prompt", metavar="QUESTION", nargs="?", help="what to ask")
+    command.add_argument("--data", metavar="FILE", help="instead of a question: a file of prompts with answers")
+    command.add_argument("--limit", type=int, metavar="N", help="of --data: at most so many")
     add_pair_options(command)
     text = command.add_argument_group("the response")
     text.add_argument("--source", choices=SOURCES[:2], default=None, help="who writes it (default: teacher)")
@@ -60,6 +65,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _inspect(options: argparse.Namespace) -> int:
     gate = gate_from(options)  # mistakes first: they cost nothing before the models are loaded
     divergence_named(options.divergence)
+    if (options.data is None) == (options.prompt is None):
+        raise ValueError("Give a question, or --data FILE with prompts and answers: one of the two.")
+    if options.data is not None:
+        return _inspect_data(options, gate)
     check_request(
         options.prompt, options.response, options.source, options.max_new_tokens, options.temperature, options.seed
     )
@@ -105,4 +114,32 @@ def _inspect(options: argparse.Namespace) -> int:
 
         knobs = {"gate": gate.name, "k": options.k, "beta": options.beta, "divergence": options.divergence}
         write_whole(options.html, to_html(trace, knobs=knobs))
+    return 0
+
+
+def _inspect_data(options: argparse.Namespace, gate: Gate) -> int:
+    """What the gate masks in a file of prompts with answers."""
+    from speckd.data import read_examples
+    from speckd.runs.masks import in_words, what_is_masked
+
+    if not Path(options.data).expanduser().is_file():
+        raise ValueError(f"There is no file {options.data!r}. Give a JSONL file with one example a line.")
+    with progress_bars() as follow:
+        pair = load_pair(
+            options.teacher,
+            options.student,
+            device=options.device,
+            dtype=options.dtype,
+            revision=options.revision,
+            student_revision=options.student_revision,
+            merge=True,
+            on_progress=follow,
+        )
+        examples = read_examples(options.data, pair.tokenizer, limit=options.limit).examples
+        found = what_is_masked(
+            pair, examples, gate, divergence=options.divergence, seed=options.seed, on_progress=follow
+        )
+    print(in_words(found, gate, options.divergence))
+    if options.json:
+        write_whole(options.json, json.dumps({"gate": gate.describe(), "student": pair.student_id, **found}) + "\n")
     return 0
