@@ -216,6 +216,17 @@ def load_pair(
     )
 
 
+def load_model(name: str, *, device: torch.device | str | None = None) -> tuple[Model, Any]:
+    """One model, frozen, with its tokenizer: "packaged", a Hub id or a local folder.
+
+    Raises:
+        ModelUnavailable: its files are missing, broken or cannot be reached.
+    """
+    where, precision = choose_device(device)
+    source = _Source.of(name, None, silent)
+    return settle(source.load(precision, name, None), where), _load_tokenizer(source.words, name)
+
+
 def choose_device(
     device: str | torch.device | None = None, dtype: torch.dtype | str | None = None
 ) -> tuple[torch.device, torch.dtype]:

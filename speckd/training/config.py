@@ -6,9 +6,11 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from speckd.divergences import divergence_named
+from speckd.divergences import divergence_of_jsd_beta
+from speckd.fused.gated_sum import Measure
 from speckd.gates import DEFAULT_K, Gate, gate_from_text
 from speckd.training import defaults
+from speckd.training.best import check_figure
 
 
 @dataclass
@@ -18,6 +20,8 @@ class SpecKDConfig(TrainingArguments):
     Attributes:
         gate: name of a gate or selector, with knobs where they are not the defaults: "topk", "topk:k=3:beta=0".
         divergence: forward_kl, reverse_kl, jsd, skew_kl, skew_reverse_kl or tvd.
+        mixture: b of jsd or a of the skew divergences, in (0, 1); the divergence's default if None.
+        jsd_beta: TRL's beta, instead of divergence and mixture: 0 is forward_kl, 1 reverse_kl, between them jsd.
         temperature: tau > 0, divides both models' logits in gate, divergence and sampled responses.
         rejected: "weight" (a rejected token weighs beta) or "sample" (it is kept with probability beta, at weight 1).
         student_share: share of the examples whose response the student writes as it trains (GKD's lambda), 0 to 1.
@@ -26,6 +30,11 @@ class SpecKDConfig(TrainingArguments):
         on_bad: "stop" at a bad line of data, or "skip" it and count it.
         teacher_cache: folder of the teacher's hidden states, or None.
         stop_file: when this file appears the run ends after the step at hand, and keeps what was reached.
+        ce_share: s of the loss (1 - s) L + s CE, with the cross-entropy of the response's own tokens, 0 to 1.
+        packing: let no padded token through a trunk; the loss is the same. Models that cannot be packed are refused.
+        keep_best: a held-out figure (divergence, tar, acceptance, agreement, rouge_l): the student of the evaluation
+            where it was best is the one that training ends with. None keeps the last.
+        patience: end after so many evaluations in a row without a better figure; 0 never.
         eval_k: k of the TAR that evaluation reports, whatever the gate.
         eval_rouge: how many held-out prompts both models answer greedily at each evaluation, for ROUGE-L.
         group_by_length: put texts of like length into one step, so that little is padded.
@@ -36,7 +45,13 @@ class SpecKDConfig(TrainingArguments):
     gate: str = defaults.GATE
     divergence: str = defaults.DIVERGENCE
     temperature: float = defaults.TEMPERATURE
+    mixture: float | None = None
+    jsd_beta: float | None = None
     rejected: str = "weight"
+    ce_share: float = 0.0
+    packing: bool = False
+    keep_best: str | None = None
+    patience: int = 0
     student_share: float = 0.0
     max_new_tokens: int = defaults.MAX_NEW_TOKENS
     max_length: int = defaults.MAX_LENGTH
@@ -65,7 +80,20 @@ class SpecKDConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         gate = gate_from_text(self.gate)
-        divergence_named(self.divergence)
+        if self.jsd_beta is not None:
+            said = divergence_of_jsd_beta(self.jsd_beta)
+            if (self.divergence, self.mixture) not in ((defaults.DIVERGENCE, None), said):
+                raise ValueError("jsd_beta says divergence and mixture at once: leave those out.")
+            self.divergence, self.mixture = said
+        Measure.of(self.divergence, self.mixture)
+        if not 0 <= self.ce_share <= 1:
+            raise ValueError(f"ce_share is {self.ce_share!r}: choose a number from 0 to 1.")
+        if self.patience < 0 or (self.patience and not self.keep_best):
+            raise ValueError(
+                f"patience is {self.patience}: choose 0 or more, and keep_best, the figure that it watches."
+            )
+        if self.keep_best is not None:
+            check_figure(self.keep_best, self)
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature!r}: choose a number above 0.")
         if self.rejected not in ("weight", "sample"):
@@ -84,7 +112,7 @@ class SpecKDConfig(TrainingArguments):
                 "way back while the newer one is being written."
             )
         if self.load_best_model_at_end:
-            raise ValueError("load_best_model_at_end is not offered: evaluate the checkpoints, and keep the best.")
+            raise ValueError("load_best_model_at_end is not offered: say keep_best='divergence'.")
         super().__post_init__()
 
     @property
@@ -97,10 +125,11 @@ def config_facts(args: SpecKDConfig, gate: Gate) -> dict[str, Any]:
     """The settings that a report and a model card name."""
     return {
         "gate": gate.describe(),
-        "divergence": args.divergence,
+        "divergence": args.divergence + (f" ({args.mixture:g})" if args.mixture is not None else ""),
         "temperature": args.temperature,
         "rejected": args.rejected,
         "student_share": args.student_share,
+        "ce_share": args.ce_share,
         "steps": args.max_steps,
         "learning_rate": args.learning_rate,
         "warmup_steps": args.warmup_steps,

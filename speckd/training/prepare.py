@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from speckd.packaged import HUB_TEACHER, KEPT_LAYERS
-from speckd.pairs import Pair, load_base
+from speckd.pairs import Pair, is_elsewhere, load_base
 from speckd.training import defaults
 
 
@@ -28,7 +28,9 @@ def check_trainable(pair: Pair) -> None:
             "the student's head is wrapped by an adapter, and the fused loss needs one plain matrix: leave the head "
             "out of the adapter's target_modules, or merge the adapter first."
         )
-    theirs = {parameter.data_ptr() for parameter in pair.teacher.parameters()}
+    if is_elsewhere(pair.teacher):
+        return
+    theirs = {parameter.data_ptr() for parameter in pair.teacher.parameters() if not parameter.is_meta}
     if any(parameter.data_ptr() in theirs for parameter in pair.student.parameters()):
         raise ValueError(
             "teacher and student share parameters: training would change the teacher, and FSDP cannot shard them. "

@@ -25,6 +25,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from speckd.data import (
+    IGNORED,
     Example,
     Examples,
     ResponseDataset,
@@ -34,15 +35,18 @@ from speckd.data import (
 )
 from speckd.draws import Stream, answer_uniforms, on_policy_coin
 from speckd.evaluation import Scores, rouge_of_answers
-from speckd.gated_student import FACTS, GatedStudent
+from speckd.gated_student import FACTS, GatedStudent, check_packing
 from speckd.gates import Gate, gate_from_text
-from speckd.pairs import Pair
+from speckd.pairs import Pair, is_elsewhere, settle
 from speckd.rollouts import Sampling, generate_batch
+from speckd.training.best import KeepBest
 from speckd.training.callbacks import TrainingBar, Watch
 from speckd.training.checkpoints import MARKER, drop_incomplete, last_checkpoint, mark_complete, write_errors
 from speckd.training.config import SpecKDConfig
+from speckd.training.given import check_elsewhere, pair_of
 from speckd.training.prepare import check_trainable, load_student, save_student
 from speckd.training.teacher_cache import TeacherCache, tokenizer_sha256
+from speckd.training.teacher_file import TeacherFile
 
 
 class NonFiniteLoss(ValueError):
@@ -62,11 +66,14 @@ class SpecKDTrainer(Trainer):
     Args:
         pair: from ``load_pair``, its student made ready by ``prepare_student``, or with parameters that ask for
             gradients.
-        args: a SpecKDConfig.
+        args: a SpecKDConfig; its defaults if None.
         train_dataset, eval_dataset: Examples from ``read_examples``, a JSONL file, or rows in the forms of
             ``speckd.data`` (a datasets.Dataset, a list of dicts).
         gate: instead of the one that ``args.gate`` names.
         reference: the reference model of AdaSPEC.
+        model, teacher_model, processing_class, peft_config: as TRL's trainers take them, instead of a pair: a model or
+            its name; a model, its name, or a teacher that is elsewhere (``TeacherFile``, ``TeacherServer``); their
+            tokenizer (that of a model given by name if None); and a PEFT adapter to put on the student.
         callbacks, optimizers: as in Trainer.
     Raises:
         ValueError: nothing is trainable, the data holds no response token, or teacher and student share parameters.
@@ -80,31 +87,53 @@ class SpecKDTrainer(Trainer):
 
     def __init__(
         self,
-        pair: Pair,
-        args: SpecKDConfig,
-        train_dataset: Any,
+        pair: Pair | None = None,
+        args: SpecKDConfig | None = None,
+        train_dataset: Any = None,
         eval_dataset: Any | None = None,
         *,
+        model: Any = None,
+        teacher_model: Any = None,
+        processing_class: Any = None,
+        peft_config: Any = None,
         gate: Gate | None = None,
         reference: nn.Module | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
     ) -> None:
+        args = args if args is not None else SpecKDConfig()
+        if pair is None:
+            pair = pair_of(model, teacher_model, processing_class, peft_config, args)
+        elif not isinstance(pair, Pair) or any(given is not None for given in (model, teacher_model, peft_config)):
+            raise ValueError("give a Pair (speckd.load_pair, speckd.Pair.of), or model= and teacher_model=, not both.")
+        if train_dataset is None:
+            raise ValueError("there is nothing to train on: give train_dataset.")
         self.pair = pair
         self.gate = gate or gate_from_text(args.gate)
         if self.gate.needs_reference and reference is None:
             raise ValueError(f"the gate {self.gate.name!r} needs a reference model: give reference=...")
         check_trainable(pair)
-        pair.teacher.requires_grad_(False).eval().to(args.device)
+        if is_elsewhere(pair.teacher):
+            check_elsewhere(pair, args, self.gate)
+        else:
+            settle(pair.teacher, args.device)
         if reference is not None:
-            reference.requires_grad_(False).eval().to(args.device)
+            settle(reference, args.device)
+        if args.packing:
+            for packed in [pair.student, *([] if is_elsewhere(pair.teacher) else [pair.teacher]), reference]:
+                if packed is not None:
+                    check_packing(packed)
         needs_response = args.student_share < 1
-        cache = None
+        cache: Any = pair.teacher if isinstance(pair.teacher, TeacherFile) else None
         if args.teacher_cache is not None:
             cache = TeacherCache(args.teacher_cache, pair.teacher_sha256, tokenizer_sha256(pair.tokenizer))
         self.train_examples = _as_examples(train_dataset, pair, args, needs_response)
         self.eval_examples = _as_examples(eval_dataset, pair, args, True) if eval_dataset is not None else None
-        if cache is not None and needs_response:
+        if isinstance(cache, TeacherFile):
+            checksum = tokenizer_sha256(pair.tokenizer)
+            for examples in (self.train_examples, self.eval_examples):
+                cache.check(examples.examples if examples is not None else [], checksum, args.temperature)
+        elif cache is not None and needs_response:
             cache.check(self.train_examples.examples)
         pad_id = pair.tokenizer.pad_token_id or 0
         self._facts = torch.zeros(len(FACTS), dtype=torch.float64)
@@ -121,6 +150,9 @@ class SpecKDTrainer(Trainer):
                 args.rejected,
                 reference,
                 args.eval_k,
+                mixture=args.mixture,
+                ce_share=args.ce_share,
+                packing=args.packing,
             ),
             args=args,
             train_dataset=ResponseDataset(self.train_examples.examples, cache),
@@ -135,6 +167,19 @@ class SpecKDTrainer(Trainer):
         if not args.disable_tqdm:
             self.add_callback(TrainingBar())
         self.add_callback(Watch(self))
+        self.kept: KeepBest | None = None
+        if args.keep_best is not None:
+            if eval_dataset is None:
+                raise ValueError("keep_best needs held-out data: give eval_dataset.")
+            if self.is_fsdp_enabled:
+                raise ValueError("keep_best is not offered under FSDP: keep the checkpoints, and evaluate them.")
+            self.kept = KeepBest(self, args.keep_best, args.patience)
+            self.add_callback(self.kept)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """{"step", "figure", "value"} of the student that was kept, where ``keep_best`` asks for it; else empty."""
+        return self.kept.best if self.kept is not None else {}
 
     @property
     def folder(self) -> Path:
@@ -160,7 +205,22 @@ class SpecKDTrainer(Trainer):
         if self.args.student_share > 0:
             batches = [self._let_student_write(batch) for batch in batches]
             n_tokens = self._get_num_items_in_batch(batches, device)  # the responses are others now, so count again
-        return batches, n_tokens
+        return [self._ask_teacher(batch) for batch in batches], n_tokens
+
+    def _ask_teacher(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Of a teacher behind a server: its likeliest tokens for the responses of a batch, in one request."""
+        absent = [index for index, told in enumerate(batch["teacher_hidden"]) if told is None]
+        if not is_elsewhere(self.pair.teacher) or not absent:
+            return batch
+        rows = _rows_of(batch)
+        asked = [
+            Example(row["input_ids"][: row["n_prompt"]], row["input_ids"][row["n_prompt"] :], row["number"])
+            for row in (rows[index] for index in absent)
+        ]
+        told = list(batch["teacher_hidden"])
+        for index, tokens in zip(absent, self.pair.teacher.top_tokens(asked), strict=True):
+            told[index] = tokens.to(self.args.device)
+        return {**batch, "teacher_hidden": told}
 
     def _let_student_write(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Replace some examples' responses by the student's own: decided, and drawn, by step and example alone."""
@@ -174,18 +234,7 @@ class SpecKDTrainer(Trainer):
         ]
         if not chosen:
             return batch
-        labels, ids = batch["labels"], batch["input_ids"]
-        lengths = batch["attention_mask"].sum(-1).tolist()
-        n_responses = (labels != -100).sum(-1).tolist()
-        rows = [
-            {
-                "input_ids": ids[index, : lengths[index]].tolist(),
-                "n_prompt": lengths[index] - n_responses[index],
-                "number": numbers[index],
-                "teacher_hidden": batch["teacher_hidden"][index],
-            }
-            for index in range(len(numbers))
-        ]
+        rows = _rows_of(batch)
         prompts = [rows[index]["input_ids"][: rows[index]["n_prompt"]] for index in chosen]
         room = self.args.max_length - max(len(prompt) for prompt in prompts)
         sampling = Sampling(
@@ -255,12 +304,14 @@ class SpecKDTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the gate's figures to a training step's row: means over the response tokens since the last row.
 
-        loss                what was minimised: sum of V_t D_t over the step's response tokens, in nats
+        loss                what was minimised: sum of V_t D_t over the step's response tokens, in nats, mixed with the
+                            cross-entropy where ce_share asks for it
         divergence          the same without the gate, mean D_t: the figure that runs with different gates share
         tar                 token acceptance rate, the share that the gate accepts; without a gate, that Top-k would
-        masked_share        1 - loss / divergence: the share of the divergence that the gate took away
+        masked_share        1 - sum V_t D_t / sum D_t: the share of the divergence that the gate took away
         teacher_entropy,
         student_entropy     mean entropy of the two next-token distributions, in nats
+        cross_entropy       mean of -log q(y_t) over the response's own tokens, where it takes part
         grad_norm           of all trainable weights, before clipping
         n_tokens,
         tokens_per_second   response tokens of the step, over all processes; evaluations are not counted in the time
@@ -275,8 +326,11 @@ class SpecKDTrainer(Trainer):
                 logs["masked_share"] = (
                     1 - found["weighted_divergence"] / found["divergence"] if found["divergence"] else 0.0
                 )
-                logs["teacher_entropy"] = found["teacher_entropy"] / n_tokens
+                if not is_elsewhere(self.pair.teacher):  # K tokens do not tell it
+                    logs["teacher_entropy"] = found["teacher_entropy"] / n_tokens
                 logs["student_entropy"] = found["student_entropy"] / n_tokens
+                if self.args.ce_share:
+                    logs["cross_entropy"] = found["cross_entropy"] / n_tokens
             logs["n_tokens"] = n_tokens
             logs["tokens_per_second"] = n_tokens / max(now - self._logged_at, 1e-9)
             self._facts.zero_()
@@ -311,11 +365,14 @@ class SpecKDTrainer(Trainer):
         facts = []
         with torch.no_grad():
             for batch in loader:
+                batch = self._ask_teacher(batch)
                 facts.append(self.accelerator.gather_for_metrics(model(**batch)["facts"]).cpu())
         rouge = self._rouge(examples) if self.args.eval_rouge else None
         model.train(was_training)
         scores = Scores.of(torch.cat(facts), self.args.eval_k, self.args.divergence, rouge)
-        names = ("divergence", "tar", "acceptance", "agreement", "teacher_entropy", "student_entropy", "rouge_l")
+        names = ["divergence", "tar", "acceptance", "agreement", "teacher_entropy", "student_entropy", "rouge_l"]
+        if is_elsewhere(self.pair.teacher):
+            names = [name for name in names if name not in ("acceptance", "teacher_entropy")]
         metrics = {f"{metric_key_prefix}_{name}": getattr(scores, name) for name in names}
         metrics = {name: value for name, value in metrics.items() if value is not None}
         metrics[f"{metric_key_prefix}_n_tokens"] = scores.n_tokens
@@ -338,6 +395,14 @@ class SpecKDTrainer(Trainer):
         return rouge_of_answers(self.pair, part, self.args.max_new_tokens, batch_size, self._rouge_references)
 
     # --- checkpoints
+
+    def keep_student(self, folder: Path) -> None:
+        """Write the student as it is now."""
+        save_student(self.accelerator.unwrap_model(self.model).student, folder)
+
+    def take_student(self, folder: Path) -> None:
+        """Put back the student that ``keep_student`` wrote."""
+        load_student(self.accelerator.unwrap_model(self.model).student, folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The student alone, in the form that AutoModelForCausalLM or PeftModel loads, with the tokenizer."""
@@ -425,3 +490,20 @@ def _eval_dataset(examples: Examples | None, cache: TeacherCache | None) -> Resp
         return None
     held = cache is not None and all(example in cache for example in examples.examples)
     return ResponseDataset(examples.examples, cache if held else None)
+
+
+def _rows_of(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that ``collate`` made a batch of."""
+    lengths = batch["attention_mask"].sum(-1).tolist()
+    n_responses = (batch["labels"] != IGNORED).sum(-1).tolist()
+    return [
+        {
+            "input_ids": batch["input_ids"][index, :length].tolist(),
+            "n_prompt": length - n_response,
+            "number": number,
+            "teacher_hidden": told,
+        }
+        for index, (length, n_response, number, told) in enumerate(
+            zip(lengths, n_responses, batch["numbers"].tolist(), batch["teacher_hidden"], strict=True)
+        )
+    ]
