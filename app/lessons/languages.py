@@ -1,7 +1,8 @@
 """The languages that lessons are told in: one folder each beside this file, found by its words.json.
 
-To add one: copy the folder ``en``, translate the words of its Markdown files and the right-hand sides of words.json.
-States, fields, claims and settings stay as they are (tests/app/test_languages.py compares them); no code is touched.
+To add one: a folder with a Markdown file a lesson (its words alone: states and what exercises compute are the English
+lesson's), a glossary.md ("## English name | its name"), and a words.json with the words of the code and of the page.
+Fields, claims, links and formulas stay as they are (tests/app/test_languages.py compares them); no code is touched.
 """
 
 import json
@@ -14,12 +15,21 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Language:
-    """A language: its code as browsers name it, its own name, which way it is written, and its table of words."""
+    """A language.
+
+    Attributes:
+        code: as browsers name it, such as "es".
+        name: what it calls itself.
+        direction: which way it is written, "ltr" or "rtl".
+        words: the words of the code: gates, selectors, sentences of exercises and of the final test.
+        page: the words of the page's scripts, by the English sentence that stands there.
+    """
 
     code: str
     name: str
     direction: str
     words: dict[str, str] = field(compare=False)
+    page: dict[str, str] = field(compare=False)
 
     @property
     def folder(self) -> Path:
@@ -48,7 +58,7 @@ def read_language(code: str) -> Language:
     if code not in codes():
         raise KeyError(code)
     table = json.loads((HERE / code / "words.json").read_text(encoding="utf-8"))
-    return Language(code, table["name"], table.get("direction", "ltr"), table["words"])
+    return Language(code, table["name"], table.get("direction", "ltr"), table["words"], table.get("page", {}))
 
 
 @cache

@@ -59,6 +59,9 @@ def lessons(language: Language = ENGLISH) -> tuple[Lesson, ...]:
     Raises:
         ValueError: one of them is not written as a lesson is.
     """
+    if language != ENGLISH:
+        sources = ((language.folder / f"{lesson.id}.md").read_text(encoding="utf-8") for lesson in lessons())
+        return tuple(map(translate, lessons(), sources))
     found = [read_lesson((language.folder / f"{name}.md").read_text(encoding="utf-8"), name) for name in IDS]
     return tuple(sorted(found, key=lambda lesson: lesson.order))
 
@@ -81,6 +84,43 @@ def read_lesson(source: str, name: str) -> Lesson:
         return Lesson(head["id"], head["title"], int(head["order"]), int(head["minutes"]), steps)
     except (ValueError, KeyError) as error:
         raise ValueError(f"The lesson {name} can't be read: {error}.") from None
+
+
+def translate(english: Lesson, source: str) -> Lesson:
+    """A lesson in another language: its words, with the English lesson's states and what its exercises compute.
+
+    A translation has the title, the steps and their words; of an exercise "ask", "why" and the words of its options.
+
+    Raises:
+        ValueError: it has other steps or exercises than the English one.
+    """
+    match = re.match(r"---\n(.*?)\n---\n(.*)", source, re.DOTALL)
+    parts = re.split(r"^## +(.+)$", match[2], flags=re.MULTILINE) if match else []
+    if match is None or len(parts) != 2 * len(english.steps) + 1:
+        raise ValueError(
+            f"The translation of {english.id} has not the {len(english.steps)} steps of the English lesson."
+        )
+    steps = []
+    for step, title, words in zip(english.steps, parts[1::2], parts[2::2], strict=True):
+        tasks = iter([node for node in step.body if node.get("kind") == "exercise"])
+        body = [_read_fence(node) for node in read_blocks(words)]
+        try:
+            body = [_translated(node, next(tasks)) if node.get("kind") == "exercise" else node for node in body]
+        except StopIteration:
+            raise ValueError(f"The translation of {english.id} has more exercises than the English lesson.") from None
+        steps.append(Step(read_inline(title.strip()), step.state, body))
+    head = read_settings(match[1])
+    return Lesson(english.id, head["title"], english.order, english.minutes, tuple(steps))
+
+
+def _translated(node: dict[str, Any], english: dict[str, Any]) -> dict[str, Any]:
+    """An exercise with another language's words: each of its options keeps what it computes."""
+    words = dict(node["settings"])
+    if "options" in words:
+        computed = [line.rpartition("|")[2] for line in english["settings"]["options"].splitlines()]
+        lines = zip(words["options"].splitlines(), computed, strict=True)
+        words["options"] = "\n".join(f"{said} |{spec}" for said, spec in lines)
+    return {**english, "settings": {**english["settings"], **words}}
 
 
 def _read_step(title: str, source: str) -> Step:

@@ -23,8 +23,8 @@ from speckd import words
 
 HERE = Path(__file__).parent
 PARTS = (
-    "address", "students", "menu", "run", "form", "player", "plot", "lanes", "png", "recording", "race", "heatmap",
-    "probe",
+    "language", "hands", "address", "students", "menu", "run", "form", "player", "plot", "lanes", "png",
+    "recording", "race", "heatmap", "probe",
 )  # fmt: skip
 PAGES = {
     "inspector": ("settings", "keep", "page"),
@@ -41,8 +41,7 @@ STYLES = ("panels.css", "distill.css", "learn.css")
 
 def table() -> dict[str, Any]:
     """What the page reads its words and defaults from: speckd/words.py, and the defaults of both tabs' forms."""
-    from app.engine import Question  # they import the models' library, and a page's parts need not
-    from app.training import DEFAULTS
+    from app.requests import DEFAULTS, Question  # they import the models' library, and a page's parts need not
 
     question = {**asdict(Question("")), "response": ""}
     del question["prefix_ids"]  # a clicked alternative's, and no setting

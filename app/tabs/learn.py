@@ -131,8 +131,17 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     panel = Learner(
         {},
         options={
-            "lessons": lessons.overview(),
-            "glossary": lessons.glossary_for_page(),
+            "languages": [
+                {
+                    "code": language.code,
+                    "name": language.name,
+                    "direction": language.direction,
+                    "page": language.page,
+                    "lessons": lessons.overview(language),
+                    "glossary": lessons.glossary_for_page(language),
+                }
+                for language in map(lessons.read_language, lessons.codes())
+            ],
             "prompt_limit": settings.max_prompt_characters,
         },
         server_functions=[lesson, material, status, stop],

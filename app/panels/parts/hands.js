@@ -42,7 +42,9 @@ class Bars {
     const handles = {};
     track.append(bars.p, bars.q, both);
     for (const list of free) {
-      const name = tr(list === "p" ? "teacher’s probability of {word}" : "student’s probability of {word}", { word: label });
+      const name = tr(list === "p" ? "teacher’s probability of {word}" : "student’s probability of {word}", {
+        word: label,
+      });
       const about = { role: "slider", tabindex: "0", "aria-label": name, "aria-valuemin": 0, "aria-valuemax": 100 };
       handles[list] = el("span", { class: `sk-hands-handle sk-hands-of-${WHO[list]}`, ...about });
       this.listen(handles[list], track, list, i);
@@ -125,7 +127,12 @@ function overlap(node) {
   let throws = [];
   const told = el("p", { class: "sk-hands-told" });
   const coins = el("p", { class: "sk-hands-told", "aria-live": "polite" });
-  const line = svg("svg", { class: "sk-hands-line", viewBox: "0 0 400 70", preserveAspectRatio: "none", "aria-hidden": "true" });
+  const line = svg("svg", {
+    class: "sk-hands-line",
+    viewBox: "0 0 400 70",
+    preserveAspectRatio: "none",
+    "aria-hidden": "true",
+  });
   const changed = () => {
     throws = [];
     tell();
@@ -142,10 +149,8 @@ function overlap(node) {
       tvd: share(1 - shared),
     });
     const passed = throws.filter(Boolean).length;
-    coins.textContent = !throws.length
-      ? tr("No coin has been thrown yet.")
-      : (last ? last + " " : "") +
-        tr("{passed} of {n} draws passed: {share}.", { passed, n: throws.length, share: share(passed / throws.length) });
+    coins.textContent = !throws.length ? tr("No coin has been thrown yet.") : (last ? last + " " : "") +
+      tr("{passed} of {n} draws passed: {share}.", { passed, n: throws.length, share: share(passed / throws.length) });
     let sum = 0;
     const points = throws.slice(-REMEMBERED).map((one, i) => {
       sum += one ? 1 : 0;
@@ -166,7 +171,10 @@ function overlap(node) {
     const coin = Math.random();
     throws.push(coin < bar);
     const told = { word: labels[y], bar: SpecKD.number(bar, 2), coin: SpecKD.number(coin, 2) };
-    return tr(coin < bar ? "{word}: bar {bar}, coin {coin}, it passes." : "{word}: bar {bar}, coin {coin}, it fails.", told);
+    return tr(
+      coin < bar ? "{word}: bar {bar}, coin {coin}, it passes." : "{word}: bar {bar}, coin {coin}, it fails.",
+      told,
+    );
   }
   const thrower = (n, text) => {
     const button = el("button", { type: "button", class: "sk-button", text });
@@ -200,7 +208,13 @@ function overlap(node) {
     input.dispatchEvent(new Event("input"));
   });
   tell();
-  const buttons = el("div", { class: "sk-hands-buttons" }, thrower(1, tr("Throw the coins")), thrower(100, tr("Throw a hundred")), again);
+  const buttons = el(
+    "div",
+    { class: "sk-hands-buttons" },
+    thrower(1, tr("Throw the coins")),
+    thrower(100, tr("Throw a hundred")),
+    again,
+  );
   return [bars.element, told, heater, buttons, coins, line];
 }
 
@@ -253,8 +267,16 @@ function speed(node) {
       svg("text", { class: "sk-hands-tick", x: 30, y: y(1) + 4, "text-anchor": "end", text: "1×" }),
       svg("polyline", { class: "sk-hands-mean", points: lengths.map((g) => `${x(g)},${y(faster(g))}`).join(" ") }),
       svg("circle", { class: "sk-hands-dot", cx: x(state.g), cy: y(faster(state.g)), r: 5 }),
-      ...[1, 4, 8, 12, 16].map((g) => svg("text", { class: "sk-hands-tick", x: x(g), y: 156, "text-anchor": "middle", text: g })),
-      svg("text", { class: "sk-hands-tick", x: 212, y: 168, "text-anchor": "middle", text: tr("draft length g (tokens)") }),
+      ...[1, 4, 8, 12, 16].map((g) =>
+        svg("text", { class: "sk-hands-tick", x: x(g), y: 156, "text-anchor": "middle", text: g })
+      ),
+      svg("text", {
+        class: "sk-hands-tick",
+        x: 212,
+        y: 168,
+        "text-anchor": "middle",
+        text: tr("draft length g (tokens)"),
+      }),
     );
   }
   const knob = (name, key, range) =>

@@ -1,6 +1,6 @@
 /* Exercises: a prediction, then the answer. A form asks; Check tells whether it was right, why, and shows it. */
 
-const { el, icon } = SpecKD;
+const { el, icon, tr } = SpecKD;
 
 /* One of several. */
 function choice(task, { name, box, build, answer, ask }) {
@@ -13,13 +13,13 @@ function choice(task, { name, box, build, answer, ask }) {
   return () => {
     const chosen = /** @type {HTMLInputElement | null} */ (options.querySelector("input:checked"));
     if (!chosen) {
-      ask("Choose one first.");
+      ask(tr("Choose one first."));
       return;
     }
     options.querySelectorAll("label").forEach((label, i) => {
       label.classList.toggle("sk-learn-key", task.right.includes(i));
     });
-    answer(task.right.includes(Number(chosen.value)), task.reason, "Not so.");
+    answer(task.right.includes(Number(chosen.value)), task.reason, tr("✕ Not so. "));
   };
 }
 
@@ -33,7 +33,7 @@ function ranking(task, { box, build, answer }) {
       class: "sk-button sk-quiet sk-learn-move",
       "data-way": way,
       disabled: at + way < 0 || at + way >= order.length,
-      "aria-label": `Move ${text} ${way < 0 ? "up" : "down"}`,
+      "aria-label": way < 0 ? tr("Move {item} up", { item: text }) : tr("Move {item} down", { item: text }),
     }, icon(way < 0 ? "M4 10l4-4 4 4" : "M4 6l4 4 4-4"));
     button.addEventListener("click", () => {
       [order[at], order[at + way]] = [order[at + way], order[at]];
@@ -60,25 +60,30 @@ function ranking(task, { box, build, answer }) {
   box.append(rows);
   return () => { // ties may stand either way
     const right = order.every((item, at) => task.values[item] === task.values[task.answer[at]]);
-    answer(right, task.reason, "Not in this order.");
+    answer(right, task.reason, tr("✕ Not in this order. "));
   };
 }
 
 /* `onAnswer(task, right, reveal)` hears every answer. */
 SpecKD.createExercise = function (task, { id, build, onAnswer }) {
   const result = el("p", { class: "sk-learn-result", role: "status" });
-  const predict = el("legend", {}, el("span", { class: "sk-learn-predict", text: "Predict " }), ...task.ask.map(build));
+  const predict = el(
+    "legend",
+    {},
+    el("span", { class: "sk-learn-predict", text: tr("Predict ") }),
+    ...task.ask.map(build),
+  );
   const about = { "data-exercise": task.id, "data-form": task.form };
   const box = el("fieldset", { class: "sk-learn-exercise", ...about }, predict);
   const answer = (right, reason, wrong) => {
     box.dataset.answered = right ? "right" : "wrong";
-    const verdict = el("b", { text: right ? "✓ Right. " : `✕ ${wrong} ` });
+    const verdict = el("b", { text: right ? tr("✓ Right. ") : wrong });
     result.replaceChildren(verdict, ...task.why.map(build), " ", ...reason.map(build));
     onAnswer(task, right, task.reveal || {});
   };
   const ask = (text) => result.replaceChildren(el("span", { text }));
   const make = task.form === "choice" ? choice : ranking;
-  const check = el("button", { type: "button", class: "sk-button sk-learn-check", text: "Check" });
+  const check = el("button", { type: "button", class: "sk-button sk-learn-check", text: tr("Check") });
   check.addEventListener("click", make(task, { name: `${id}-${task.id}`, box, build, answer, ask }));
   box.append(el("div", { class: "sk-learn-verify" }, check, result));
   return box;

@@ -1,14 +1,13 @@
 /* The list of lessons below its button: how long each takes, what was read of it and predicted right. */
 
-const { el } = SpecKD;
-const NOTE = "Progress and score stay in this browser.";
+const { el, tr } = SpecKD;
 
 class LessonList {
   /* `page` has lessons, progress, here and open(). */
   constructor({ page, button }) {
     this.page = page;
     this.button = button;
-    const about = { id: button.getAttribute("aria-controls"), "aria-label": "Lessons", hidden: true };
+    const about = { id: button.getAttribute("aria-controls"), "aria-label": tr("Lessons"), hidden: true };
     this.element = el("nav", { class: "sk-learn-list", ...about });
     button.addEventListener("click", () => this.show(this.element.hidden));
     this.element.addEventListener("keydown", (event) => this.walk(event));
@@ -43,16 +42,19 @@ class LessonList {
   }
   mark() {
     const items = this.page.lessons.map((lesson, i) => this.item(lesson, i));
-    const note = el("p", { class: "sk-small sk-muted sk-learn-list-note", text: NOTE });
+    const note = el("p", {
+      class: "sk-small sk-muted sk-learn-list-note",
+      text: tr("Progress and score stay in this browser."),
+    });
     this.element.replaceChildren(note, el("ol", {}, ...items));
   }
   item(lesson, i) {
     const { progress, here } = this.page;
     const { right, tried, all } = progress.score(lesson);
     const seen = progress.seen(lesson);
-    const detail = `${lesson.minutes} min, ${lesson.steps} steps` +
-      (seen ? `, ${Math.min(seen, lesson.steps)} read` : "") +
-      (tried ? `, ${right} of ${all} predictions right at once` : "");
+    const detail = tr("{minutes} min, {steps} steps", lesson) +
+      (seen ? tr(", {n} read", { n: Math.min(seen, lesson.steps) }) : "") +
+      (tried ? tr(", {right} of {all} predictions right at once", { right, all }) : "");
     const current = here && here.lesson.id === lesson.id ? "true" : null;
     const button = el(
       "button",

@@ -1,7 +1,7 @@
 /* A sentence of one's own: asked here, and from then on the lessons' numbers are computed from it. Also what the server
    keeps for lessons: their words, traces and runs, each asked for once. */
 
-const { el } = SpecKD;
+const { el, tr } = SpecKD;
 const STOP_PATIENCE = 900; // milliseconds until Stop no longer waits for the server's last word
 
 class OwnSentence {
@@ -14,20 +14,25 @@ class OwnSentence {
       class: "sk-button sk-quiet sk-learn-own-button",
       "aria-expanded": "false",
       "aria-controls": `${id}-own`,
-      text: "Try your own sentence",
+      text: tr("Try your own sentence"),
     });
     this.question = el("input", {
       type: "text",
       class: "sk-text sk-learn-question",
-      "aria-label": "Your question",
-      placeholder: "Ask a question of your own",
+      "aria-label": tr("Your question"),
+      placeholder: tr("Ask a question of your own"),
       maxlength: options.prompt_limit,
       dir: "auto",
       autocomplete: "off",
       spellcheck: "false",
     });
-    const run = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: "Run" });
-    const back = { type: "button", class: "sk-button sk-quiet", text: "Back to the recorded sentence", hidden: true };
+    const run = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: tr("Run") });
+    const back = {
+      type: "button",
+      class: "sk-button sk-quiet",
+      text: tr("Back to the recorded sentence"),
+      hidden: true,
+    };
     this.back = el("button", back);
     const text = el("p", { class: "sk-status sk-learn-status", role: "status" });
     this.box = el(
@@ -40,7 +45,7 @@ class OwnSentence {
     this.say = SpecKD.createStatus({ text, bar: this.bar });
     this.asking = SpecKD.createAsking({
       button: run,
-      label: "Run",
+      label: tr("Run"),
       patience: STOP_PATIENCE,
       server: options.server,
       trigger: options.trigger,
@@ -104,7 +109,7 @@ class OwnSentence {
 
 SpecKD.createOwnSentence = (options) => new OwnSentence(options);
 
-SpecKD.createLessonMaterial = function (server, own) {
+SpecKD.createLessonMaterial = function (server, own, { language, draw }) {
   const kept = new Map(); // promises, by name; one that failed is asked for again
   function once(name, ask, make) {
     if (!kept.has(name)) {
@@ -127,7 +132,9 @@ SpecKD.createLessonMaterial = function (server, own) {
     lesson(id) {
       const mine = own.current();
       const key = mine ? mine.key : null;
-      return once(`lesson/${id}/${key}`, () => server.lesson({ id, own: key }), (answer) => JSON.parse(answer.lesson));
+      const asked = { id, own: key, language, draw: id === "final" ? draw() : null };
+      const name = `lesson/${id}/${key}/${asked.draw}`;
+      return once(name, () => server.lesson(asked), (answer) => JSON.parse(answer.lesson));
     },
     trace(name) {
       const mine = own.current();

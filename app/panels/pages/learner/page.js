@@ -1,12 +1,10 @@
 /* The Learn page: a lesson's words on one side, on the other the very parts of Inspect and Distill, set to what the words
    speak of. Words, numbers and answer keys come from the server (app/lessons); here they become nodes, never markup. */
 
-const { el, icon, visible } = SpecKD;
+const { el, icon, tr, visible } = SpecKD;
 const narrow = () => matchMedia("(max-width: 900px)").matches;
 const TURNS = { ArrowRight: 1, n: 1, N: 1, ArrowLeft: -1, p: -1, P: -1, PageDown: 1, PageUp: -1 };
 const ELSEWHERE = "input, select, textarea, [role=listbox], canvas"; // where keys mean something else
-const OWN_NOTE = "The numbers and exercises below are those of your sentence. The words were written beside the " +
-  "recorded one.";
 let serial = 0;
 
 const quietButton = (kind, more) =>
@@ -16,15 +14,17 @@ const plainText = (parts) => parts.map((part) => (typeof part === "string" ? par
 class LearnPage {
   constructor(root, options) {
     this.root = root;
-    this.lessons = options.lessons;
-    this.glossary = SpecKD.glossary = options.glossary;
+    this.language = SpecKD.speak(options.languages);
+    this.languages = options.languages;
+    this.lessons = this.language.lessons;
+    this.glossary = SpecKD.glossary = this.language.glossary;
     this.id = `sk-learner-${++serial}`;
     this.address = serial === 1 ? SpecKD.address : null; // one Learn owns the address
     this.here = null; // {lesson, index}: what is open; the lesson is the filled one
     this.ticket = 0; // the newest wish; an answer to an older one is not shown
     this.readOn = () => {}; // shows what follows the step's question
     this.progress = SpecKD.createProgress();
-    this.app = el("div", { class: "sk-learn" });
+    this.app = el("div", { class: "sk-learn", lang: this.language.code, dir: this.language.direction });
     this.stage = SpecKD.createLessonStage({
       plotly: options.plotly,
       charts: options.charts,
@@ -38,9 +38,13 @@ class LearnPage {
       open: (lesson, step) => this.open(lesson, step),
       point: (name) => this.stage.point(this.live, [name], { scroll: true, only: true }),
       exercise: (task) => this.makeExercise(task),
+      outcome: (node) => this.makeOutcome(node),
     });
     this.own = SpecKD.createOwnSentence({ id: this.id, options, onChange: () => this.reopen() });
-    this.material = SpecKD.createLessonMaterial(options.server, this.own);
+    this.material = SpecKD.createLessonMaterial(options.server, this.own, {
+      language: this.language.code,
+      draw: () => this.progress.draw(),
+    });
     this.makeReading();
     this.list = SpecKD.createLessonList({ page: this, button: this.listButton });
     this.makeLive();
@@ -56,34 +60,46 @@ class LearnPage {
     const lines = icon("M2 4h12M2 8h12M2 12h12");
     const about = { "aria-expanded": "false", "aria-controls": `${this.id}-list` };
     this.listButton = quietButton("sk-learn-list-button", about);
-    this.listButton.append(lines, el("span", { text: "Lessons" }));
+    this.listButton.append(lines, el("span", { text: tr("Lessons") }));
     this.score = el("span", { class: "sk-learn-score sk-small sk-muted" });
     this.kicker = el("h1", { class: "sk-learn-kicker" });
     this.heading = el("h2", { class: "sk-learn-heading", tabindex: "-1" });
     this.body = el("div", { class: "sk-learn-body" });
-    const region = { tabindex: "0", role: "region", "aria-label": "Lesson text" };
+    const region = { tabindex: "0", role: "region", "aria-label": tr("Lesson text") };
     this.page = el("div", { class: "sk-learn-page", ...region }, this.kicker, this.heading, this.body);
-    this.previous = el("button", { type: "button", class: "sk-button sk-learn-previous", text: "Back" });
+    this.previous = el("button", { type: "button", class: "sk-button sk-learn-previous", text: tr("Back") });
     this.dots = el("ol", { class: "sk-learn-dots" });
-    this.next = el("button", { type: "button", class: "sk-button sk-primary sk-learn-next", text: "Next" });
+    this.next = el("button", { type: "button", class: "sk-button sk-primary sk-learn-next", text: tr("Next") });
   }
   makeFrame() {
-    const glossary = quietButton("", { text: "Glossary", onclick: () => this.open("glossary", 1) });
-    const top = el("header", { class: "sk-learn-top" }, this.listButton, glossary, this.score);
-    const turns = { class: "sk-learn-foot", "aria-label": "Steps of this lesson" };
+    const glossary = quietButton("", { text: tr("Glossary"), onclick: () => this.open("glossary", 1) });
+    const top = el("header", { class: "sk-learn-top" }, this.listButton, glossary, this.score, this.makeLanguages());
+    const turns = { class: "sk-learn-foot", "aria-label": tr("Steps of this lesson") };
     const foot = el("nav", turns, this.previous, this.dots, this.next);
-    const frame = { class: "sk-learn-read", "aria-label": "Lesson" };
+    const frame = { class: "sk-learn-read", "aria-label": tr("Lesson") };
     this.reading = el("section", frame, top, this.list.element, this.page, foot);
     return this.reading;
+  }
+  makeLanguages() {
+    const about = { class: "sk-select sk-learn-language", "aria-label": tr("Language") };
+    const choice = el(
+      "select",
+      about,
+      ...this.languages.map(({ code, name }) => {
+        return el("option", { value: code, lang: code, selected: code === this.language.code, text: name });
+      }),
+    );
+    choice.addEventListener("change", () => SpecKD.chooseLanguage(choice.value));
+    return choice;
   }
   makeLive() {
     this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
     this.caption = el("span", { class: "sk-caption-text" });
-    const title = "Set the picture again to what the text speaks of";
-    this.restoreButton = quietButton("sk-learn-restore", { title, text: "Restore" });
+    const title = tr("Set the picture again to what the text speaks of");
+    this.restoreButton = quietButton("sk-learn-restore", { title, text: tr("Restore") });
     const { button, bar, box } = this.own;
     const caption = { class: "sk-caption sk-learn-caption" };
-    const region = { "aria-label": "The picture of this step", tabindex: "0", role: "region" };
+    const region = { "aria-label": tr("The picture of this step"), tabindex: "0", role: "region" };
     this.live = el(
       "section",
       { class: "sk-learn-live", ...region },
@@ -111,7 +127,7 @@ class LearnPage {
     this.restoreButton.addEventListener("click", () => {
       this.setState(this.stateNow());
       this.spoken.textContent = "";
-      this.spoken.textContent = "The picture is as the text speaks of it.";
+      this.spoken.textContent = tr("The picture is as the text speaks of it.");
     });
     /* Keys turn pages where they mean nothing else: not in a field, a slider, a choice or a strip. */
     this.reading.addEventListener("keydown", (event) => {
@@ -204,33 +220,55 @@ class LearnPage {
       id: this.id,
       build: this.text.build,
       onAnswer: (_, right, reveal) => {
-        if (!this.own.current()) this.progress.answer(task, right);
+        if (!this.own.current() || task.id.startsWith("final-")) this.progress.answer(task, right);
         this.score.textContent = this.progress.words();
         this.stage.reveal(this.stateNow(), reveal);
         this.readOn();
       },
     });
   }
+  /* How the final test went, and what to read again. */
+  makeOutcome(node) {
+    const told = this.progress.cases(node.cases);
+    const missed = told.filter(([, right]) => !right).map(([one]) => one);
+    const says = el("p", {});
+    if (!told.length) says.append(node.none);
+    else {says.append(
+        tr("{right} of {n} cases were right at once.", { right: told.length - missed.length, n: told.length }),
+      );}
+    if (told.length === node.cases.length && !missed.length) says.append(" ", node.all);
+    missed.forEach((one, i) => says.append(i ? ", " : ` ${node.again} `, this.text.link(one, [one.about])));
+    if (missed.length) says.append(".");
+    const again = el("button", { type: "button", class: "sk-button sk-learn-draw", text: tr("Draw ten new cases") });
+    again.addEventListener("click", () => {
+      this.progress.drawAnew();
+      this.open("final", 1);
+    });
+    return el("div", { class: "sk-learn-outcome" }, says, again);
+  }
   write() {
     const { lesson, index } = this.here;
     const step = lesson.steps[index];
     const number = this.lessons.findIndex((one) => one.id === lesson.id) + 1;
-    const which = `Lesson ${number} of ${this.lessons.length} `;
+    const which = tr("Lesson {number} of {n} ", { number, n: this.lessons.length });
     this.kicker.replaceChildren(el("span", { class: "sk-muted", text: which }), lesson.title);
     this.heading.replaceChildren(...step.title.map(this.text.build));
     this.text.sources = [];
     const nodes = this.withholding(step, step.body.map(this.text.build));
     if (this.own.current() && step.state.trace === "healed") {
-      nodes.unshift(el("p", { class: "sk-learn-note sk-small", text: OWN_NOTE }));
+      const note = tr("The numbers and exercises below are those of your sentence.");
+      const words = tr("The words were written beside the recorded one.");
+      nodes.unshift(el("p", { class: "sk-learn-note sk-small", text: `${note} ${words}` }));
     }
     const { sources } = this.text;
     if (sources.length) {
       const items = sources.map((text) => el("li", { text }));
-      nodes.push(el("ol", { class: "sk-learn-sources sk-small sk-muted", "aria-label": "Sources" }, ...items));
+      nodes.push(el("ol", { class: "sk-learn-sources sk-small sk-muted", "aria-label": tr("Sources") }, ...items));
     }
     this.body.replaceChildren(...nodes);
     this.writeFoot(number);
-    this.page.setAttribute("aria-label", `Lesson ${number}, step ${index + 1} of ${lesson.steps.length}`);
+    const where = { number, step: index + 1, n: lesson.steps.length };
+    this.page.setAttribute("aria-label", tr("Lesson {number}, step {step} of {n}", where));
     this.progress.read(lesson, index + 1);
   }
   /* What follows a question gives its answer away: it waits for the prediction, or for one who does not want to make it. */
@@ -239,7 +277,7 @@ class LearnPage {
     const at = step.body.findIndex((node) => node.tag === "exercise");
     if (at < 0 || at === nodes.length - 1 || this.progress.answered(step.body[at])) return nodes;
     const after = el("div", { class: "sk-learn-after", hidden: true }, ...nodes.splice(at + 1));
-    const skip = quietButton("sk-learn-skip", { text: "Read on without predicting" });
+    const skip = quietButton("sk-learn-skip", { text: tr("Read on without predicting") });
     this.readOn = () => {
       after.hidden = false;
       skip.remove();
@@ -255,7 +293,7 @@ class LearnPage {
     this.dots.replaceChildren(...lesson.steps.map((one, i) => {
       const title = plainText(one.title);
       const current = i === index ? "step" : null;
-      const about = { "aria-label": `Step ${i + 1}: ${title}`, title, "aria-current": current };
+      const about = { "aria-label": tr("Step {n}: {title}", { n: i + 1, title }), title, "aria-current": current };
       const dot = el("button", { type: "button", class: "sk-learn-dot", ...about });
       dot.addEventListener("click", () => this.open(lesson.id, i + 1));
       return el("li", { hidden: Boolean(one.left_out) }, dot);
@@ -263,7 +301,7 @@ class LearnPage {
     this.previous.disabled = number === 1 && index === 0;
     const last = index === lesson.steps.length - 1;
     const following = this.lessons[number];
-    this.next.textContent = last ? (following ? "Next lesson" : "All lessons") : "Next";
+    this.next.textContent = last ? (following ? tr("Next lesson") : tr("All lessons")) : tr("Next");
     this.next.title = last && following ? following.title : "";
   }
   forward(way) {
@@ -284,8 +322,8 @@ class LearnPage {
   showGlossary(focus, tell) {
     this.here = null;
     this.app.classList.add("sk-learn-in-glossary");
-    this.kicker.replaceChildren(el("span", { class: "sk-muted", text: "All lessons" }));
-    this.heading.replaceChildren("Glossary");
+    this.kicker.replaceChildren(el("span", { class: "sk-muted", text: tr("All lessons") }));
+    this.heading.replaceChildren(tr("Glossary"));
     const words = el("dl", { class: "sk-learn-glossary" });
     for (const [name, term] of Object.entries(this.glossary)) {
       const lesson = this.lessons.find((one) => one.id === term.lesson);
@@ -295,7 +333,7 @@ class LearnPage {
     }
     this.body.replaceChildren(words);
     this.dots.replaceChildren();
-    this.page.setAttribute("aria-label", "Glossary");
+    this.page.setAttribute("aria-label", tr("Glossary"));
     this.page.scrollTop = 0;
     this.mark();
     if (tell && this.address) this.address.write("learn", { lesson: "glossary" });

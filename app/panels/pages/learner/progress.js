@@ -6,9 +6,9 @@ const STORE = "speckd-lab.learn";
 function recall() {
   try {
     const found = JSON.parse(localStorage.getItem(STORE) || "{}");
-    return { seen: found.seen || {}, first: found.first || {}, last: found.last || null };
+    return { seen: found.seen || {}, first: found.first || {}, last: found.last || null, draw: found.draw };
   } catch {
-    return { seen: {}, first: {}, last: null };
+    return { seen: {}, first: {}, last: null, draw: null };
   }
 }
 
@@ -34,13 +34,28 @@ SpecKD.createProgress = function () {
       kept.first[task.id] = right;
       keep();
     },
+    /* How the cases of one draw of the final test went: [case, right], of those that were answered. */
+    cases: (cases) => cases.filter(({ id }) => id in kept.first).map((one) => [one, kept.first[one.id]]),
+    /* The number of the final test's draw; a new one takes the old one's place. */
+    draw() {
+      if (!Number.isInteger(kept.draw)) this.drawAnew();
+      return kept.draw;
+    },
+    drawAnew() {
+      for (const name of Object.keys(kept.first)) if (name.startsWith("final-")) delete kept.first[name];
+      kept.draw = crypto.getRandomValues(new Uint16Array(1))[0];
+      keep();
+    },
     score(lesson) {
-      const mine = Object.entries(kept.first).filter(([name]) => name.startsWith(lesson.id + "."));
+      const mine = Object.entries(kept.first).filter(([name]) =>
+        name.startsWith(lesson.id + ".") || name.startsWith(lesson.id + "-")
+      );
       return { right: mine.filter(([, right]) => right).length, tried: mine.length, all: lesson.exercises };
     },
     words() {
       const answers = Object.values(kept.first);
-      return answers.length ? `${answers.filter(Boolean).length} of ${answers.length} predicted right` : "";
+      const fields = { right: answers.filter(Boolean).length, all: answers.length };
+      return answers.length ? SpecKD.tr("{right} of {all} predicted right", fields) : "";
     },
   };
 };

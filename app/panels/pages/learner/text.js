@@ -1,6 +1,6 @@
 /* A lesson's words as nodes. They come from the server as a tree (app/lessons) and never as markup. */
 
-const { el } = SpecKD;
+const { el, tr } = SpecKD;
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const MATH_TAGS = new Set(
   "math mrow mi mn mo mtext mfrac msqrt msub msup msubsup munder mover munderover mspace".split(" "),
@@ -11,13 +11,14 @@ const GAP = 120; // milliseconds from a term to its explanation
 
 class LessonText {
   /* `open(lesson, step)` follows a link, `point(name)` shows where something is in the picture, `exercise(task)` makes
-     a prediction, `frame` is what an explanation stays within. */
-  constructor({ id, glossary, frame, open, point, exercise }) {
+     a prediction, `outcome(node)` says how the final test went, `frame` is what an explanation stays within. */
+  constructor({ id, glossary, frame, open, point, exercise, outcome }) {
     this.glossary = glossary;
     this.frame = frame;
     this.open = open;
     this.point = point;
     this.exercise = exercise;
+    this.outcome = outcome;
     this.sources = []; // of the step that is being written
     this.tip = el("div", { class: "sk-learn-tip", role: "tooltip", id: `${id}-tip`, hidden: true });
     this.tipOf = null; // the term that it explains
@@ -40,17 +41,22 @@ class LessonText {
     const make = {
       quote: () => el("blockquote", {}, ...children()),
       field: () => el("span", { class: "sk-learn-number", text: node.text }),
-      number: () => el("span", { class: "sk-learn-number", text: SpecKD.formatNode(node) }),
+      number: () => {
+        const text = SpecKD.formatNode(node).replace(/points$/, tr("points"));
+        return el("span", { class: "sk-learn-number", text });
+      },
+      hands: () => SpecKD.createHands(node),
+      outcome: () => this.outcome(node),
       claim: () => el("span", { class: "sk-learn-claim" }, ...children()),
       token: () => this.token(node),
       math: () => this.math(node.math),
       formula: () => {
-        const about = { tabindex: "0", role: "group", "aria-label": "Formula" };
+        const about = { tabindex: "0", role: "group", "aria-label": tr("Formula") };
         return el("div", { class: "sk-learn-formula", ...about }, this.math(node.math));
       },
       table: () => this.table(node),
       quoted: () => {
-        const source = el("figcaption", { class: "sk-small sk-muted", text: `Source: ${node.source}` });
+        const source = el("figcaption", { class: "sk-small sk-muted", text: tr("Source: {source}", node) });
         return el("figure", { class: "sk-learn-quoted" }, ...children(), source);
       },
       cite: () => this.cite(node),
@@ -98,18 +104,22 @@ class LessonText {
       });
       rows.append(line);
     }
-    const about = { tabindex: "0", role: "group", "aria-label": "Table" };
+    const about = { tabindex: "0", role: "group", "aria-label": tr("Table") };
     return el("div", { class: "sk-learn-table", ...about }, el("table", {}, el("thead", {}, head), rows));
   }
   cite(node) {
     let at = this.sources.indexOf(node.source);
     if (at < 0) at = this.sources.push(node.source) - 1;
-    const letter = el("sup", { "aria-label": `source ${LETTERS[at]}`, role: "note", text: LETTERS[at] });
+    const letter = el("sup", {
+      "aria-label": tr("source {letter}", { letter: LETTERS[at] }),
+      role: "note",
+      text: LETTERS[at],
+    });
     return el("span", { class: "sk-learn-cite", title: node.source }, el("span", { text: node.text }), letter);
   }
   pointer(node, children) {
     const show = () => this.point(node.point);
-    const about = { type: "button", class: "sk-learn-point", title: "Show it in the picture", onclick: show };
+    const about = { type: "button", class: "sk-learn-point", title: tr("Show it in the picture"), onclick: show };
     return el("button", about, ...children);
   }
   link(node, children) {
