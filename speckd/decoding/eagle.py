@@ -70,6 +70,13 @@ class EagleShape:
         )
 
 
+class _Norm(nn.RMSNorm):
+    """Root-mean-square normalisation in its weight's precision, also where products around it run in bfloat16."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return super().forward(rows.to(self.weight.dtype))
+
+
 class EagleLayer(nn.Module):
     """The trained part: about 4 million weights beside SmolLM2-135M. It knows no head and no embedding of its own."""
 
@@ -77,16 +84,16 @@ class EagleLayer(nn.Module):
         super().__init__()
         self.shape = shape
         width, heads = shape.width, shape.head_width * shape.n_heads
-        self.norm_embedding = nn.RMSNorm(width, shape.eps)
-        self.norm_feature = nn.RMSNorm(width, shape.eps)
+        self.norm_embedding = _Norm(width, shape.eps)
+        self.norm_feature = _Norm(width, shape.eps)
         self.fuse = nn.Linear(2 * width, width, bias=False)
-        self.norm_attention = nn.RMSNorm(width, shape.eps)
+        self.norm_attention = _Norm(width, shape.eps)
         self.qkv = nn.Linear(width, heads + 2 * shape.head_width * shape.n_kv, bias=False)
         self.out = nn.Linear(heads, width, bias=False)
-        self.norm_mlp = nn.RMSNorm(width, shape.eps)
+        self.norm_mlp = _Norm(width, shape.eps)
         self.gate_up = nn.Linear(width, 2 * shape.inner, bias=False)
         self.down = nn.Linear(shape.inner, width, bias=False)
-        self.norm_out = nn.RMSNorm(width, shape.eps)
+        self.norm_out = _Norm(width, shape.eps)
 
     def unroll(self, embedded: Tensor, features: Tensor, roots: Tensor, n_steps: int) -> list[Tensor]:
         """What training sees: from every root the chain of expectations along the text, each fed the one before.

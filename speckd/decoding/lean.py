@@ -81,7 +81,11 @@ class Matrix:
         if len(rows) >= MANY_ROWS:
             product = torch.cat([functional.linear(rows, part) for part in self.parts], -1)
         elif self.form == "half":
-            product = torch.ops.quantized.linear_dynamic_fp16(rows, self._packed).mul_(self._scale)
+            # A power of two is exact on either side: it goes to the narrower one.
+            if rows.shape[1] < self.n_rows:
+                product = torch.ops.quantized.linear_dynamic_fp16(rows * self._scale, self._packed)
+            else:
+                product = torch.ops.quantized.linear_dynamic_fp16(rows, self._packed).mul_(self._scale)
         else:
             product = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
         return product if self.bias is None else product.add_(self.bias)
