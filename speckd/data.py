@@ -1,34 +1,23 @@
 """Prompts and responses into token ids, and into batches that know which tokens are the response.
 
-A line of data is a JSON object in one of these forms:
-
-    {"prompt": "Why is the sky blue?", "response": "Because ..."}
-    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
-    {"messages": [... up to a user's turn], "response": "..."}
-
-Prompts go through the chat template where the tokenizer has one. The response is the assistant's last turn with its
-end-of-turn token; what a template writes after that token (a newline, say) belongs to nobody and is left out.
+What a line of data may look like stands in ``forms.py``, and how a conversation becomes token ids in
+``conversations.py``. A response is what the template writes for the assistant's turn, its end-of-turn token included.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from speckd.conversations import Encoded, Messages, Turns, encode_conversation, encode_prompt, end_of_turn_ids
+from speckd.forms import BadLine, Row, read_row, rows_of
+
 IGNORED = -100  # label of a token that is no part of the response; the Trainer counts the others
 LONGEST = 1024  # tokens of prompt and response together, by default
-
-Messages = list[dict[str, str]]
-
-
-class BadLine(ValueError):
-    """A line of data that cannot be read. The message names the line and what to do."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +28,10 @@ class Example:
         prompt_ids: with the template's generation prompt; at least one token.
         response_ids: with the end-of-turn token where the response reached its end. Empty where a model is to write it.
         number: the line or row it came from, from 1; names the example in messages, and its coins in training.
-        messages: the prompt as it was given.
-        response: the response's text.
+        messages: the prompt as it was given; in a conversation of several turns, all that stands before the last.
+        response: the response's text, of the last turn.
+        trained: which response tokens an assistant wrote; None where all of them. The others are turns in between.
+        extras: the row's own "tools" and "chat_template_kwargs".
     """
 
     prompt_ids: list[int]
@@ -48,6 +39,13 @@ class Example:
     number: int
     messages: Messages = field(default_factory=list)
     response: str = ""
+    trained: list[bool] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_trained(self) -> int:
+        """Response tokens that count in the loss."""
+        return len(self.response_ids) if self.trained is None else sum(self.trained)
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class Examples:
         n_cut: examples whose response was shortened to fit.
         n_cut_tokens: response tokens that were cut from them.
         max_length: the limit that they had to fit.
+        note: what else a person should know of the reading.
     """
 
     examples: list[Example]
@@ -67,13 +66,14 @@ class Examples:
     n_cut: int
     n_cut_tokens: int
     max_length: int
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.examples)
 
     @property
     def n_response_tokens(self) -> int:
-        return sum(len(example.response_ids) for example in self.examples)
+        return sum(example.n_trained for example in self.examples)
 
     def summary(self) -> str:
         """One line for a person: how much there is, and what was left out."""
@@ -87,78 +87,20 @@ class Examples:
                 ", ..." if len(self.skipped) > 5 else ""
             )
             parts.append(f"{len(self.skipped):,} bad lines skipped ({lines}; the first: {self.skipped[0][1]})")
-        return "; ".join(parts)
+        return "; ".join([*parts, *([self.note] if self.note else [])])
 
 
 # --- one example --------------------------------------------------------------------------------------------------
 
 
-def encode_prompt(tokenizer: Any, messages: Messages) -> list[int]:
-    """Token ids of a prompt with its generation prompt; without a chat template, of the last message alone."""
-    if tokenizer.chat_template is None:
-        return tokenizer(messages[-1]["content"])["input_ids"]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-
-
-def encode_response(tokenizer: Any, messages: Messages, response: str, finished: bool) -> list[int]:
-    """Token ids of a response to a prompt, with the token that ends a turn where ``finished``."""
-    ids = tokenizer(response, add_special_tokens=False)["input_ids"]
-    return ids + _end_of_turn(tokenizer, messages) if finished else ids
-
-
-def _end_of_turn(tokenizer: Any, messages: Messages) -> list[int]:
-    """What the template writes right after a response, up to its trailing white space; else the end-of-text token."""
-    marker = "response"
-    if tokenizer.chat_template is not None:
-        whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": marker}], tokenize=False)
-        tail = whole[whole.rindex(marker) + len(marker) :].strip()
-        ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
-        if ids and ids[0] in tokenizer.all_special_ids:
-            return ids[:1]
-    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-
-
-def _read_row(row: Any, needs_response: bool) -> tuple[Messages, str | None, bool, list[int] | None]:
-    """Messages of the prompt, response, whether it is finished, and its ids where the row keeps them."""
-    if not isinstance(row, Mapping):
-        raise ValueError("it is not a JSON object")
-    messages, response = row.get("messages"), row.get("response")
-    if messages is None:
-        prompt = row.get("prompt")
-        if isinstance(prompt, list):
-            messages = prompt
-        elif not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError('it has neither a "prompt" with text nor "messages"')
-        else:
-            messages = [{"role": "user", "content": prompt}]
-    if not isinstance(messages, list) or not messages:
-        raise ValueError('"messages" is not a list of messages')
-    for message in messages:
-        if not (isinstance(message, Mapping) and isinstance(message.get("role"), str)):
-            raise ValueError('a message has no "role"')
-        if not isinstance(message.get("content"), str):
-            raise ValueError('a message has no "content" with text')
-    messages = [{"role": message["role"], "content": message["content"]} for message in messages]
-    if response is None and messages[-1]["role"] == "assistant":
-        response, messages = messages[-1]["content"], messages[:-1]
-    if not messages:
-        raise ValueError("there is no prompt before the response")
-    if response is not None and not isinstance(response, str):
-        raise ValueError('"response" is not text')
-    ids = row.get("response_ids")
-    kept = list(ids) if isinstance(ids, list) and ids and all(isinstance(token, int) for token in ids) else None
-    if needs_response and not (response or "").strip() and (response is None or kept is None):
-        raise ValueError("it has no response with text")  # a model's own answer may be its stop token alone
-    for text in [*(message["content"] for message in messages), response or ""]:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("its text holds half a character (a lone surrogate)") from None
-    return messages, response, bool(row.get("finished", True)), kept
-
-
 def encode_row(
-    tokenizer: Any, row: Any, number: int, max_length: int, needs_response: bool = True
+    tokenizer: Any,
+    row: Any,
+    number: int,
+    max_length: int,
+    needs_response: bool = True,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    turns: Turns = "all",
 ) -> tuple[Example, int]:
     """One row of data as an Example, and how many response tokens were cut to fit.
 
@@ -166,10 +108,26 @@ def encode_row(
         BadLine: it holds no prompt, no response, or leaves no room for one.
     """
     try:
-        messages, response, finished, kept_ids = _read_row(row, needs_response)
+        read = read_row(row, needs_response)
+        prompt, response = read.prompt, read.response
+        switches = {**(chat_template_kwargs or {}), **read.chat_template_kwargs}
+        kept = _kept_ids(tokenizer, read, switches)
+        if kept is not None:
+            encoded = Encoded(encode_prompt(tokenizer, prompt, switches, read.tools), kept)
+        elif response is None:
+            encoded = Encoded(encode_prompt(tokenizer, prompt, switches, read.tools), [])
+        else:
+            encoded = encode_conversation(
+                tokenizer,
+                [*prompt, response],
+                switches,
+                read.tools,
+                turns=turns if needs_response else "last",
+                finished=read.finished,
+            )
     except ValueError as error:
         raise BadLine(f"line {number}: {error}.") from None
-    prompt_ids = encode_prompt(tokenizer, messages)
+    prompt_ids, response_ids = encoded.prompt_ids, encoded.response_ids
     if not prompt_ids:
         raise BadLine(f"line {number}: its prompt has no tokens.")
     if len(prompt_ids) >= max_length:
@@ -177,17 +135,21 @@ def encode_row(
             f"line {number}: its prompt has {len(prompt_ids):,} tokens, so max_length {max_length:,} leaves none for a "
             "response. Shorten it, or raise max_length."
         )
-    response_ids: list[int] = []
-    if response is not None:
-        end = _end_of_turn(tokenizer, messages)
-        response_ids = encode_response(tokenizer, messages, response, finished)
-        if kept_ids is not None:  # the model's own tokens, where they are this tokenizer's tokens of this text
-            text_ids = kept_ids[:-1] if finished and kept_ids[-1:] == end else kept_ids
-            if max(kept_ids) < len(tokenizer) and tokenizer.decode(text_ids) == response:
-                response_ids = kept_ids
     room = max_length - len(prompt_ids)
     n_cut = max(0, len(response_ids) - room)
-    return Example(prompt_ids, response_ids[:room], number, messages, response or ""), n_cut
+    trained = None if encoded.trained is None else encoded.trained[:room]
+    said = (response or {}).get("content") or ""
+    return Example(prompt_ids, response_ids[:room], number, prompt, said, trained, read.extras), n_cut
+
+
+def _kept_ids(tokenizer: Any, read: Row, switches: Mapping[str, Any]) -> list[int] | None:
+    """The model's own tokens of its answer, where they are this tokenizer's tokens of this text."""
+    ids = read.response_ids
+    if ids is None or read.response is None or max(ids) >= len(tokenizer) or min(ids) < 0:
+        return None
+    ends = {*end_of_turn_ids(tokenizer), tokenizer.eos_token_id}
+    text_ids = ids[:-1] if read.finished and ids[-1] in ends else ids
+    return ids if tokenizer.decode(text_ids) == read.response["content"] else None
 
 
 # --- many ---------------------------------------------------------------------------------------------------------
@@ -201,22 +163,31 @@ def read_examples(
     on_bad: Literal["stop", "skip"] = "stop",
     needs_response: bool = True,
     limit: int | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    turns: Turns = "all",
+    split: str | None = None,
 ) -> Examples:
     """Read prompts and responses.
 
     Args:
-        source: a JSONL file, or rows (a datasets.Dataset, a list of dicts) in the forms at the top of this file.
+        source: a file (JSONL, JSON, CSV, Parquet), a data set's id on the Hub, or rows: a list of dicts, a
+            datasets.Dataset, IterableDataset or DatasetDict. What a row may look like stands in ``forms.py``.
         tokenizer: the pair's.
         max_length: tokens of prompt and response together; a longer response is cut at its end, a prompt never.
         on_bad: "stop" at the first bad line, or "skip" it and count it.
         needs_response: False where a model is to write the responses.
-        limit: read only so many examples.
+        limit: read only so many examples; no more of the source is then read.
+        chat_template_kwargs: switches of the chat template, such as {"enable_thinking": False}; a row may have its own.
+        turns: "all" turns of the assistant in a conversation are trained, or the "last" alone.
+        split: which one, of a source that has several; by default "train", or the only one.
     Returns:
         Examples, at least one.
     Raises:
         BadLine: a bad line, with its number, where on_bad is "stop".
         ValueError: nothing can be read, or nothing is left.
     """
+    if turns not in ("all", "last"):
+        raise ValueError(f"turns is {turns!r}: choose 'all' or 'last'.")
     if on_bad not in ("stop", "skip"):
         raise ValueError(f"on_bad is {on_bad!r}: choose 'stop' or 'skip'.")
     if max_length < 2:
@@ -225,13 +196,15 @@ def read_examples(
     examples: list[Example] = []
     skipped: list[tuple[int, str]] = []
     n_cut = n_cut_tokens = 0
-    for number, row in _rows(source):
+    for number, row in rows_of(source, split):
         if limit is not None and len(examples) >= limit:
             break
         try:
             if isinstance(row, BadLine):
                 raise row
-            example, cut = encode_row(tokenizer, row, number, max_length, needs_response)
+            example, cut = encode_row(tokenizer, row, number, max_length, needs_response, chat_template_kwargs, turns)
+            if needs_response and not example.n_trained:
+                raise BadLine(f"line {number}: within max_length {max_length:,} it has no token to train on.")
         except BadLine as error:
             if on_bad == "stop":
                 raise BadLine(f"{name}{error} Mend the line, or skip bad lines with on_bad='skip'.") from None
@@ -242,32 +215,9 @@ def read_examples(
     if not examples:
         why = f" All {len(skipped)} lines are bad; the first: {skipped[0][1]}." if skipped else " It is empty."
         raise ValueError(f"{name or 'the data '}holds no example.{why}")
-    return Examples(examples, skipped, n_cut, n_cut_tokens, max_length)
-
-
-def _rows(source: str | os.PathLike[str] | Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    """(number, row) of each line; a line that is no JSON comes as a BadLine. A rollout file's head and end are not."""
-    if not isinstance(source, str | os.PathLike):
-        yield from enumerate(source, start=1)
-        return
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise ValueError(f"There is no file {str(source)!r}. Give a JSONL file with one example a line.")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError:
-                yield number, BadLine(f"line {number}: it is not UTF-8.")
-            except (json.JSONDecodeError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
-                yield number, BadLine(f"line {number}: it is not JSON ({reason}).")
-            else:
-                if isinstance(row, dict) and (row.get("format") == "speckd.rollouts" or set(row) == {"complete"}):
-                    continue
-                yield number, row
+    several = any(len(example.messages) > 1 for example in examples)
+    note = "no chat template: turns stand behind one another" if several and tokenizer.chat_template is None else ""
+    return Examples(examples, skipped, n_cut, n_cut_tokens, max_length, note)
 
 
 class ResponseDataset(Dataset):
@@ -290,6 +240,7 @@ class ResponseDataset(Dataset):
         return {
             "input_ids": example.prompt_ids + example.response_ids,
             "n_prompt": len(example.prompt_ids),
+            "trained": example.trained,
             "number": example.number,
             "teacher_hidden": hidden,
         }
@@ -311,6 +262,8 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Any]:
         input_ids[index, : len(ids)] = ids
         attention_mask[index, : len(ids)] = 1
         labels[index, row["n_prompt"] : len(ids)] = ids[row["n_prompt"] :]
+        if row.get("trained") is not None:
+            labels[index, row["n_prompt"] : len(ids)][~torch.tensor(row["trained"])] = IGNORED
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
@@ -320,9 +273,44 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Any]:
     }
 
 
+def uncollate(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a batch, as ``collate`` takes them."""
+    rows = []
+    for index, number in enumerate(batch["numbers"].tolist()):
+        length = int(batch["attention_mask"][index].sum())
+        marks = (batch["labels"][index, :length] != IGNORED).tolist()
+        n_prompt = marks.index(True) if any(marks) else length
+        rows.append(
+            {
+                "input_ids": batch["input_ids"][index, :length].tolist(),
+                "n_prompt": n_prompt,
+                "trained": None if all(marks[n_prompt:]) else marks[n_prompt:],
+                "number": number,
+                "teacher_hidden": batch["teacher_hidden"][index],
+            }
+        )
+    return rows
+
+
+def last_turn_of(row: Mapping[str, Any]) -> int:
+    """Where the last trained turn of a row begins."""
+    trained = row["trained"]
+    if trained is None:
+        return row["n_prompt"]
+    start = len(trained) - trained[::-1].index(True)  # behind the last trained token
+    while start and trained[start - 1]:
+        start -= 1
+    return row["n_prompt"] + start
+
+
 def response_rows(labels: Tensor) -> Tensor:
     """(B, T-1) bool: the positions whose hidden state predicts a response token, one before the token itself."""
     return labels[:, 1:] != IGNORED
+
+
+def positions_before(rows: Tensor) -> Tensor:
+    """(B, T-1) rows as (B, T) positions: the last position of a text predicts nothing that is in it."""
+    return torch.nn.functional.pad(rows, (0, 1))
 
 
 def row_names(labels: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from speckd.data import Example, collate
 from speckd.gated_student import FACTS, GatedStudent
 from speckd.gates import DEFAULT_K, AllOpen
+from speckd.heads import positions_of
 from speckd.rollouts import Sampling, generate
 
 
@@ -94,6 +95,7 @@ def evaluate_pair(
     Returns:
         Scores.
     """
+    check_lengths(pair, examples)
     scorer = GatedStudent(pair.student, pair.teacher, AllOpen(), divergence, temperature, eval_k=k).eval()
     facts = []
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].response_ids))
@@ -108,6 +110,23 @@ def evaluate_pair(
     return Scores.of(torch.cat(facts), k, divergence, rouge)
 
 
+def check_lengths(pair: Any, examples: Sequence[Example]) -> None:
+    """Refuse texts that are longer than a model of the pair has positions for.
+
+    Raises:
+        ValueError: with the line, its length and the limit.
+    """
+    limits = {"teacher": positions_of(pair.teacher), "student": positions_of(pair.student)}
+    who = min(limits, key=lambda name: limits[name])
+    for example in examples:
+        length = len(example.prompt_ids) + len(example.response_ids)
+        if length > limits[who]:
+            raise ValueError(
+                f"line {example.number} is {length:,} tokens long, and the {who} reads at most {limits[who]:,}: choose "
+                f"a max_length of {limits[who]:,} or less."
+            )
+
+
 def batch_of(examples: Sequence[Example], teacher_cache: Any | None, pad_id: int) -> dict[str, Any]:
     """A batch of examples, with what a cache holds of the teacher."""
     return collate(
@@ -115,6 +134,7 @@ def batch_of(examples: Sequence[Example], teacher_cache: Any | None, pad_id: int
             {
                 "input_ids": example.prompt_ids + example.response_ids,
                 "n_prompt": len(example.prompt_ids),
+                "trained": example.trained,
                 "number": example.number,
                 "teacher_hidden": teacher_cache.rows(example)
                 if teacher_cache is not None and example in teacher_cache

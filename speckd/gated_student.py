@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from speckd.data import response_rows, row_names
+from speckd.data import positions_before, response_rows, row_names
 from speckd.gates import DEFAULT_K, AllOpen, Gate, TopK
-from speckd.heads import Head, input_device, trunk_of
+from speckd.heads import Head, hidden_rows, input_device, trunk_of
 from speckd.loss import GatedLoss, gated_loss
 from speckd.pairs import is_elsewhere
 from speckd.top_tokens import TopTokens, top_tokens_loss
@@ -208,12 +207,11 @@ class GatedStudent(nn.Module):
 
     def _rows(self, model: Any, input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> Tensor:
         """The (N, H) last hidden states at the (B, T-1) rows."""
-        where = input_device(model, input_ids.device)
-        ids, mask = input_ids.to(where), attention_mask.to(where)
         if self.packing:
-            return packed_states(model, ids, mask)[functional.pad(rows.to(where), (0, 1))[mask.bool()]]
-        hidden = trunk_of(model)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state  # (B, T, H)
-        return hidden[:, :-1][rows.to(hidden.device)]
+            where = input_device(model, input_ids.device)
+            ids, mask = input_ids.to(where), attention_mask.to(where)
+            return packed_states(model, ids, mask)[positions_before(rows.to(where))[mask.bool()]]
+        return hidden_rows(model, input_ids, positions_before(rows), attention_mask)
 
     def _teacher_rows(
         self,

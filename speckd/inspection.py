@@ -5,25 +5,26 @@ state one position earlier. Rows are walked in chunks: (rows, vocabulary) is nev
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from speckd import divergences as div
+from speckd.conversations import encode_prompt, encode_turn
 from speckd.data import token_text
-from speckd.draws import K_MAX, Draws, draw_and_verify, row_uniforms
-from speckd.heads import Head, trunk_of
+from speckd.draws import K_MAX, Draws, answer_uniforms, draw_and_verify, row_uniforms
+from speckd.heads import Head, hidden_rows, positions_of, trunk_of
 from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
 from speckd.pairs import Model, Pair
 from speckd.ranks import rank_of, top_tokens
+from speckd.rollouts import Sampling, generate_batch
 from speckd.trace import TopTokens, Trace, selector_ranks
 
 N_TOP = 10
 CHUNK_ROWS = 128  # rows projected at a time: enough that reading the head's matrix is not what takes the time
 BLOCK_ROWS = 16  # rows measured at a time: 3 MB a buffer of 49,152 float32, so that a block's few buffers stay near
-MLP_POSITIONS = 1024  # positions that a layer's MLP, three to four times as wide as the model, works on at a time
 SOURCES = ("teacher", "student", "given")
 
 
@@ -38,6 +39,7 @@ def inspect(
     temperature: float = 1.0,
     seed: int = 0,
     prefix_ids: Sequence[int] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Trace:
@@ -53,6 +55,7 @@ def inspect(
         temperature: tau > 0, divides both models' logits everywhere: response, gate and divergences.
         seed: names the sampled response, the draws and their coins.
         prefix_ids: token ids that a written response begins with, such as a clicked alternative.
+        chat_template_kwargs: switches of the chat template, such as {"enable_thinking": False}.
         on_progress: called with a Progress: stages "generate" (text: the response so far), "teacher", "student",
             "measure".
         should_stop: asked often; when it turns true the work ends.
@@ -65,24 +68,31 @@ def inspect(
     report = on_progress or (lambda _: None)
     stopping = should_stop or (lambda: False)
     source = check_request(prompt, response, source, max_new_tokens, temperature, seed)
-    prompt_ids = _prompt_ids(pair, prompt)
+    messages = [{"role": "user", "content": prompt}]
+    prompt_ids = encode_prompt(pair.tokenizer, messages, chat_template_kwargs)
     forced = [int(token_id) for token_id in prefix_ids or []]
     if any(not 0 <= token_id < pair.vocabulary_size for token_id in forced):
         raise ValueError(f"prefix_ids holds an id outside the vocabulary of {pair.vocabulary_size} tokens.")
-    limit = _context_length(pair)
+    limit = min(positions_of(pair.teacher), positions_of(pair.student))
 
     with torch.inference_mode(), _stop_between_layers(pair, stopping):
         if source == "given":
-            response_ids = pair.tokenizer(response, add_special_tokens=False)["input_ids"]
+            assert response is not None
+            prompt_ids, response_ids = encode_turn(
+                pair.tokenizer, messages, response, chat_template_kwargs, finished=False
+            )
             if not response_ids:
                 raise ValueError("The given response holds no tokens. Write at least one word.")
             _check_context(len(prompt_ids), len(response_ids), limit)
         else:
             _check_context(len(prompt_ids), len(forced) + 1, limit)
             room = min(max_new_tokens, limit - len(prompt_ids)) - len(forced)
-            response_ids = forced + _write_response(
-                pair, source, prompt_ids + forced, room, do_sample, temperature, seed, report, stopping, forced
-            )
+            response_ids = forced
+            if room > 0:
+                sampling = Sampling(do_sample, room, temperature, seed=seed)
+                response_ids = forced + _write_response(
+                    pair, source, prompt_ids + forced, sampling, report, stopping, forced
+                )
         input_ids = torch.tensor([prompt_ids + response_ids], device=pair.device)
         n_prompt, n_tokens = len(prompt_ids), len(response_ids)
 
@@ -117,6 +127,8 @@ def inspect(
             "or check its weights."
         )
     config = _config(pair, prompt, source, do_sample, max_new_tokens, temperature, seed)
+    if chat_template_kwargs:
+        config["chat_template_kwargs"] = dict(chat_template_kwargs)
     return _assemble(pair, config, prompt_ids, response_ids, measured, seed)
 
 
@@ -247,18 +259,6 @@ def check_request(
     return source
 
 
-def _prompt_ids(pair: Pair, prompt: str) -> list[int]:
-    if pair.tokenizer.chat_template is None:
-        return pair.tokenizer(prompt)["input_ids"]
-    messages = [{"role": "user", "content": prompt}]
-    return pair.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-
-
-def _context_length(pair: Pair) -> int:
-    lengths = [getattr(model.config, "max_position_embeddings", None) for model in (pair.teacher, pair.student)]
-    return min((length for length in lengths if length), default=2**31)
-
-
 def _check_context(n_prompt: int, n_response: int, limit: int) -> None:
     if n_prompt + n_response > limit:
         raise ValueError(
@@ -271,58 +271,31 @@ def _write_response(
     pair: Pair,
     source: str,
     context_ids: list[int],
-    max_new_tokens: int,
-    do_sample: bool,
-    temperature: float,
-    seed: int,
+    sampling: Sampling,
     report: OnProgress,
     stopping: ShouldStop,
     forced: list[int],
 ) -> list[int]:
     """The tokens that the model adds to the context, its end-of-turn token included where it comes."""
-    if max_new_tokens < 1:
-        return []
-    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+    longest = len(forced) + sampling.max_new_tokens
 
-    model = pair.teacher if source == "teacher" else pair.student
-    tokenizer = pair.tokenizer
-    own = model.generation_config
-    end_ids = own.eos_token_id if own is not None and own.eos_token_id is not None else tokenizer.eos_token_id
-    # A configuration of our own: models ship penalties and cut-offs that would make the sample another than p or q.
-    config = GenerationConfig(
-        do_sample=do_sample,
-        temperature=temperature if do_sample else None,
-        top_k=0 if do_sample else None,
-        top_p=1.0 if do_sample else None,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_ids,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    n_context = len(context_ids)
-
-    def follow(input_ids: Tensor, _scores: Any, **_: Any) -> Tensor:
+    def follow(written: list[list[int]]) -> None:
         if stopping():
             raise Stopped
-        written = forced + input_ids[0, n_context:].tolist()
-        report(Progress("generate", len(written), len(forced) + max_new_tokens, tokenizer.decode(written)))
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        text = forced + written[0]
+        report(Progress("generate", len(text), longest, pair.tokenizer.decode(text)))
 
-    def cut_padding(_input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores[:, pair.vocabulary_size :] = -torch.inf
-        return scores
-
-    input_ids = torch.tensor([context_ids], device=pair.device)
-    devices = [pair.device] if pair.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # generate draws from the global generator: leave it as it was
-        torch.manual_seed(seed)
-        output = model.generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([follow]),
-            logits_processor=LogitsProcessorList([cut_padding]),
-        )
-    return output[0, n_context:].tolist()
+    answer = generate_batch(
+        pair.teacher if source == "teacher" else pair.student,
+        pair.tokenizer,
+        [context_ids],
+        sampling,
+        # A token's uniform is that of its place in the response, whether the tokens before it were forced or not.
+        uniforms=[answer_uniforms(sampling.seed, 0, longest)[len(forced) :]],
+        vocabulary_size=pair.vocabulary_size,
+        on_step=follow,
+    )[0]
+    return answer.response_ids
 
 
 # --- the models ---------------------------------------------------------------------------------------------------
@@ -332,47 +305,11 @@ def response_hidden(
     model: Model, input_ids: Tensor, n_prompt: int, stage: str = "", report: OnProgress = lambda _: None
 ) -> Tensor:
     """The hidden states that predict the response tokens, one position earlier: (1, T) ids to (N, H)."""
-    trunk = trunk_of(model)
-    layers = getattr(trunk, "layers", [])
-    done = 0
-
-    def count(*_: Any) -> None:  # a hook's return value would replace the layer's output
-        nonlocal done
-        done += 1
-        report(Progress(stage, done, len(layers)))
-
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        with _mlps_in_slices(layers):
-            hidden = trunk(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state  # (1, T - 1, H)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return hidden[0, n_prompt - 1 :].clone()  # a copy of the rows: the prompt's are let go
-
-
-@contextlib.contextmanager
-def _mlps_in_slices(layers: Sequence[Any]) -> Iterator[None]:
-    """Let each layer's MLP work on a slice of the positions at a time: the same numbers, since it treats every position
-    alone, without the activations that would make a long text's peak memory grow."""
-
-    def sliced(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-        def run(hidden: Tensor) -> Any:
-            if hidden.shape[1] <= MLP_POSITIONS:
-                return forward(hidden)
-            return torch.cat([forward(part) for part in hidden.split(MLP_POSITIONS, dim=1)], dim=1)  # (1, T, H)
-
-        return run
-
-    # Mixtures of experts return more than a tensor, so only plain MLPs are sliced.
-    mlps = [layer.mlp for layer in layers if hasattr(getattr(layer, "mlp", None), "down_proj")]
-    for mlp in mlps:
-        mlp.forward = sliced(mlp.forward)
-    try:
-        yield
-    finally:
-        for mlp in mlps:
-            del mlp.forward  # the class's own shows again
+    before_last = input_ids[:, :-1]
+    rows = torch.arange(before_last.shape[1], device=input_ids.device)[None] >= n_prompt - 1  # (1, T - 1)
+    return hidden_rows(
+        model, before_last, rows, on_layer=lambda done, n_layers: report(Progress(stage, done, n_layers))
+    )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from speckd.heads import check_halves
 from speckd.jobs import OnProgress, Progress, silent
 from speckd.packaged import (
     HUB_TEACHER,
@@ -77,7 +78,8 @@ class Pair:
         parameter = next(student.parameters())
         elsewhere = is_elsewhere(teacher)
         if not elsewhere:
-            settle(teacher, None)
+            settle(teacher, None, "teacher")
+        check_halves(student, "student")
         return cls(
             teacher=teacher,
             student=student,
@@ -97,11 +99,14 @@ def is_elsewhere(teacher: Any) -> bool:
     return hasattr(teacher, "top_tokens")
 
 
-def settle(model: Model, device: torch.device | None) -> Model:
+def settle(model: Model, device: torch.device | None, what: str = "model") -> Model:
     """A frozen model in evaluation mode, on a device where one is given and the model may be moved.
+
+    Before the move its halves are checked: on ZeroGPU there is no GPU yet when a pair is loaded.
 
     A model that was dispatched (``device_map``) or quantised lies where it was loaded, and may not be.
     """
+    check_halves(model, what)
     if device is not None and not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
         model.to(device)
     return model.eval().requires_grad_(False)
@@ -199,8 +204,9 @@ def load_pair(
     report(Progress("load", 2, 3, "student loaded"))
 
     vocabulary_size = shared_vocabulary(teacher_model, student_model, tokenizer)
-    for model in (student_model,) if source is None else (teacher_model, student_model):
-        settle(model, where)
+    for model, what in ((teacher_model, "teacher"), (student_model, "student")):
+        if not is_elsewhere(model):
+            settle(model, where, what)
     report(Progress("load", 3, 3, "pair ready"))
     return Pair(
         teacher=teacher_model,

@@ -5,6 +5,7 @@ and a closing line written last. A file without its closing line is unfinished: 
 stopped. An answer keeps its token ids beside its text, since text does not always lead back to the same tokens.
 """
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
 )
 
+from speckd.conversations import end_of_turn_ids
 from speckd.draws import answer_uniforms, draw_from_nucleus
+from speckd.heads import positions_of, trunk_of
 
 
 @dataclass(frozen=True)
@@ -91,23 +95,60 @@ class _OwnDraws(LogitsProcessor):
 
 
 class _AskToStop(StoppingCriteria):
-    def __init__(self, should_stop: Callable[[], bool] | None, on_step: Callable[[], None] | None) -> None:
-        self.should_stop, self.on_step = should_stop, on_step
+    def __init__(
+        self,
+        should_stop: Callable[[], bool] | None,
+        on_step: Callable[[list[list[int]]], None] | None,
+        prompt_length: int,
+    ) -> None:
+        self.should_stop, self.on_step, self.prompt_length = should_stop, on_step, prompt_length
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
         if self.on_step is not None:
-            self.on_step()
+            self.on_step(input_ids[:, self.prompt_length :].tolist())
         stop = self.should_stop is not None and self.should_stop()
         return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
 
 
 def stop_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer: those of the model's generation settings and the tokenizer's own, in order."""
-    listed = getattr(model.generation_config, "eos_token_id", None)
+    """The tokens that end an answer, the one rule for inspection, training and evaluation.
+
+    Those of the model's generation settings, the tokenizer's own, and the one by which the chat template ends an
+    assistant's turn: a base model's configuration often does not know the last.
+    """
+    listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = [] if listed is None else ([listed] if isinstance(listed, int) else list(listed))
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
-        ids.append(tokenizer.eos_token_id)
+    for token in [tokenizer.eos_token_id, *end_of_turn_ids(tokenizer)]:
+        if token is not None and token not in ids:
+            ids.append(token)
     return ids
+
+
+def _with_settings_of_ours(model: Any) -> Any:
+    """The same modules and weights under generation settings that a checkpoint has no word in.
+
+    A checkpoint's generation_config.json fills in whatever a caller leaves open: repetition penalties, cut-offs, bans.
+    An answer would then be drawn from another distribution than the model's. The shallow copy leaves the model as it
+    is, so that saving it later saves its own settings.
+    """
+    base = model.get_base_model() if hasattr(model, "peft_config") else model  # adapters sit on its layers
+    plain = copy.copy(base)
+    plain.generation_config = GenerationConfig()
+    return plain
+
+
+def check_positions(model: Any, n_prompt: int, n_response: int) -> None:
+    """Refuse a text that is longer than a model has positions for: past them its numbers mean nothing.
+
+    Raises:
+        ValueError: with the lengths and the limit.
+    """
+    limit = positions_of(model)
+    if n_prompt + n_response > limit:
+        raise ValueError(
+            f"The text is {n_prompt + n_response:,} tokens long ({n_prompt:,} of them the prompt); "
+            f"the model reads at most {limit:,}. Shorten it, or ask for fewer new tokens."
+        )
 
 
 @torch.no_grad()
@@ -122,9 +163,12 @@ def generate_batch(
     vocabulary_size: int | None = None,
     keep_hidden: bool = False,
     should_stop: Callable[[], bool] | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: Callable[[list[list[int]]], None] | None = None,
 ) -> list[Answer]:
-    """Let a model answer a few prompts at once.
+    """Let a model answer a few prompts at once: the one place where text is generated.
+
+    Greedy answers are the argmax of the model's own logits; sampled ones are drawn from softmax(logits / temperature),
+    cut to the nucleus, by inverse CDF of uniforms that belong to the answer alone.
 
     Args:
         model: a causal language model; it is put in evaluation mode for the while.
@@ -135,11 +179,12 @@ def generate_batch(
         uniforms: for each prompt the (max_new_tokens,) uniforms themselves, where they are of another stream.
         vocabulary_size: rows of the head that name tokens; all of them where none is given.
         keep_hidden: also return the hidden states that predicted the tokens.
-        should_stop, on_step: asked, and told, after each token. A stop keeps what was written so far.
+        should_stop: asked after each token. A stop keeps what was written so far.
+        on_step: told the tokens written so far, a list a prompt, after each token.
     Returns:
         One Answer a prompt, in their order.
     Raises:
-        ValueError: a prompt has no token.
+        ValueError: a prompt has no token, or leaves the model no position for an answer of max_new_tokens.
     """
     if not prompt_ids:
         return []
@@ -148,6 +193,7 @@ def generate_batch(
     answers = range(len(prompt_ids)) if answers is None else answers
     if uniforms is None:
         uniforms = [answer_uniforms(sampling.seed, answer, sampling.max_new_tokens) for answer in answers]
+    check_positions(model, max(len(ids) for ids in prompt_ids), sampling.max_new_tokens)
     stops = stop_token_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stops[0] if stops else 0)
     length = max(len(ids) for ids in prompt_ids)
@@ -155,7 +201,7 @@ def generate_batch(
     input_ids = torch.tensor([[pad] * (length - len(ids)) + list(ids) for ids in prompt_ids])
     mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in prompt_ids])
     head_rows = vocabulary_size or model.get_output_embeddings().weight.shape[0]
-    device = next(model.parameters()).device
+    device = model.get_input_embeddings().weight.device
     was_training = model.training
     model.eval()
     kept: list[Tensor] = []  # one (B, H) a token
@@ -163,23 +209,21 @@ def generate_batch(
     def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
         kept.append(output.last_hidden_state[:, -1].to("cpu", torch.float16))
 
-    hook = model.get_decoder().register_forward_hook(keep) if keep_hidden else None
+    hook = trunk_of(model).register_forward_hook(keep) if keep_hidden else None
     try:
-        written = model.generate(
+        written = _with_settings_of_ours(model).generate(
             input_ids=input_ids.to(device),
             attention_mask=mask.to(device),
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            num_beams=1,
-            max_new_tokens=sampling.max_new_tokens,
-            max_length=None,
-            pad_token_id=pad,
-            eos_token_id=stops or None,
+            generation_config=GenerationConfig(
+                do_sample=False,  # our draws leave one token possible
+                num_beams=1,
+                max_new_tokens=sampling.max_new_tokens,
+                pad_token_id=pad,
+                eos_token_id=stops or None,
+                use_cache=True,
+            ),
             logits_processor=LogitsProcessorList([_OwnDraws(sampling, uniforms, head_rows, length)]),
-            stopping_criteria=StoppingCriteriaList([_AskToStop(should_stop, on_step)]),
-            use_cache=True,
+            stopping_criteria=StoppingCriteriaList([_AskToStop(should_stop, on_step, length)]),
         )
     finally:
         model.train(was_training)
@@ -215,7 +259,7 @@ def generate(
     vocabulary_size: int | None = None,
     keep_hidden: bool = False,
     should_stop: Callable[[], bool] | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: Callable[[list[list[int]]], None] | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """Answers to any number of prompts, batch by batch: yields (index of the prompt, its Answer).
 
@@ -256,6 +300,7 @@ def write_rollouts(
     model_sha256: str,
     batch_size: int = 16,
     vocabulary_size: int | None = None,
+    extras: Sequence[dict[str, Any]] | None = None,
     on_answer: Callable[[int, Answer], None] | None = None,
     on_progress: Callable[[int, int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -267,6 +312,7 @@ def write_rollouts(
         prompts: the chat messages of each prompt, as they are to stand in the file.
         prompt_ids: the same prompts as token ids.
         model_id, model_sha256: written into the head; a file of another model is refused.
+        extras: what each prompt gave to the chat template beside its messages; kept in the file, as it is read again.
         on_answer: told (index of the prompt, its answer with hidden states) before the answer is written.
         on_progress: told (answers made, answers asked for, tokens made in this call) after each batch.
         should_stop: asked after each token; what is finished stays in the file.
@@ -314,6 +360,7 @@ def write_rollouts(
                 {
                     "index": index,
                     "messages": [dict(message) for message in prompts[index]],
+                    **(extras[index] if extras is not None else {}),
                     "response": tokenizer.decode(text_ids, skip_special_tokens=False),
                     "response_ids": answer.response_ids,
                     "finished": answer.finished,

@@ -21,7 +21,7 @@ FLOORS = (
     "loss",
     "decoding.forward decoding.lean",
     "html",
-    "packaged pairs data logits top_tokens",
+    "packaged pairs conversations forms data logits top_tokens",
     "decoding",
     "rollouts",
     "trace",

@@ -6,10 +6,10 @@ The trainer's libraries take seconds to import: the command brings them in when 
 import argparse
 import sys
 from dataclasses import Field, fields
-from pathlib import Path
 from typing import Any
 
 from speckd.cli.terminal import INTERRUPTED, progress_bars
+from speckd.forms import check_source
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, gate_from_text
 from speckd.jobs import Stopped
 from speckd.runs.settings import GROUPS, DistillSettings
@@ -23,8 +23,9 @@ def register(commands: Any) -> None:
         help="train a student with the gate",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train a student by token-gated distillation, and write the student, its log and its report.\n\n"
-        'DATA is a JSONL file, one object a line: {"prompt": ..., "response": ...} or {"messages": [...]};\n'
-        "prompts alone where the teacher or the student writes the responses.",
+        "DATA is a file (JSONL, JSON, CSV, Parquet) or the id of a data set on the Hub. A row is\n"
+        '{"prompt": ..., "response": ...}, {"messages": [...]}, ShareGPT\'s or Alpaca\'s; prompts alone where the\n'
+        "teacher or the student writes the responses.",
         epilog="examples:\n"
         "  python -m speckd distill answers.jsonl --output runs/first --steps 40\n"
         "  python -m speckd distill assets/prompts/train.jsonl --responses teacher --output runs/own --student raw \\\n"
@@ -37,7 +38,7 @@ def register(commands: Any) -> None:
         "  accelerate launch --multi_gpu --num_processes 2 -m speckd distill answers.jsonl --output runs/two\n"
         "      (also on a CPU: --multi_gpu means torchrun, while accelerate's --cpu means MPI)",
     )
-    command.add_argument("data", metavar="DATA", help="JSONL file of prompts and responses, or of prompts")
+    command.add_argument("data", metavar="DATA", help="prompts and responses, or prompts")
     command.add_argument(
         "--draft",
         metavar="NAME",
@@ -131,8 +132,9 @@ def _distill(options: argparse.Namespace) -> int:
     from speckd.runs.telling import seed_spread, verdict
 
     settings = settings_from(options)
-    if not Path(settings.data).expanduser().is_file():
-        raise ValueError(f"There is no file {settings.data!r}. Give a JSONL file with one example a line.")
+    check_source(settings.data)  # before any model is loaded
+    if settings.eval_data is not None:
+        check_source(settings.eval_data)
     try:
         with progress_bars() as follow:
             records = distill(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speckd.cli.terminal import progress_bars
+from speckd.conversations import template_switches
 from speckd.files import write_whole
 from speckd.gates import DEFAULT_K
 from speckd.jobs import Progress
@@ -23,7 +24,7 @@ def register(commands: Any) -> None:
         description="Score any pair's student on given answers: divergence, TAR, acceptance probability, next-token "
         "agreement, and ROUGE-L of greedy answers.",
     )
-    command.add_argument("data", metavar="DATA", help="JSONL file of prompts and responses")
+    command.add_argument("data", metavar="DATA", help="prompts and responses: a file or a Hub id")
     command.add_argument("--teacher", default=PACKAGED)
     command.add_argument("--student", action="append", help="'healed' (default) or another; may be given several times")
     command.add_argument("--revision")
@@ -35,6 +36,8 @@ def register(commands: Any) -> None:
     command.add_argument("--temperature", type=float, default=1.0)
     command.add_argument("--limit", type=int, help="score at most so many examples")
     command.add_argument("--max-length", type=int, default=1024)
+    command.add_argument("--chat-template-kwargs", default="", metavar="JSON", help="switches of the chat template")
+    command.add_argument("--turns", choices=("all", "last"), default="all", help="which turns are scored (all)")
     command.add_argument("--on-bad", choices=("stop", "skip"), default="stop")
     command.add_argument("--batch-size", type=int, default=8)
     command.add_argument("--rouge", type=int, default=0, help="prompts that both models answer greedily (0)")
@@ -65,6 +68,8 @@ def _evaluate(options: argparse.Namespace) -> int:
                 pair.tokenizer,
                 max_length=options.max_length,
                 on_bad=options.on_bad,
+                chat_template_kwargs=template_switches(options.chat_template_kwargs),
+                turns=options.turns,
                 limit=options.limit,
             )
             scored[student] = evaluate_pair(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from speckd.cli.options import add_gate_options, add_pair_options, gate_from
 from speckd.cli.terminal import progress_bars, strip, summary, table
+from speckd.conversations import template_switches
 from speckd.divergences import divergence_named
 from speckd.files import write_whole
+from speckd.forms import check_source
 from speckd.gates import Gate
 from speckd.inspection import SOURCES, check_request, inspect
 from speckd.pairs import load_pair
@@ -53,6 +55,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     text.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="its longest length (default: 64)")
     text.add_argument("--temperature", type=float, default=1.0, metavar="TAU", help="above 0 (default: 1)")
     text.add_argument("--seed", type=int, default=0, help="names the sample, the draws and the coins (default: 0)")
+    text.add_argument("--chat-template-kwargs", default="", metavar="JSON", help="switches of the chat template")
     add_gate_options(command)
     output = command.add_argument_group("output")
     output.add_argument("--table", action="store_true", help="also print one line a token")
@@ -69,6 +72,7 @@ def _inspect(options: argparse.Namespace) -> int:
         raise ValueError("Give a question, or --data FILE with prompts and answers: one of the two.")
     if options.data is not None:
         return _inspect_data(options, gate)
+    switches = template_switches(options.chat_template_kwargs)
     check_request(
         options.prompt, options.response, options.source, options.max_new_tokens, options.temperature, options.seed
     )
@@ -95,6 +99,7 @@ def _inspect(options: argparse.Namespace) -> int:
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             seed=options.seed,
+            chat_template_kwargs=switches,
             on_progress=follow,
         )
     colour = options.color == "always" or (options.color == "auto" and sys.stdout.isatty())
@@ -122,8 +127,7 @@ def _inspect_data(options: argparse.Namespace, gate: Gate) -> int:
     from speckd.data import read_examples
     from speckd.runs.masks import in_words, what_is_masked
 
-    if not Path(options.data).expanduser().is_file():
-        raise ValueError(f"There is no file {options.data!r}. Give a JSONL file with one example a line.")
+    check_source(options.data)
     with progress_bars() as follow:
         pair = load_pair(
             options.teacher,
@@ -135,7 +139,12 @@ def _inspect_data(options: argparse.Namespace, gate: Gate) -> int:
             merge=True,
             on_progress=follow,
         )
-        examples = read_examples(options.data, pair.tokenizer, limit=options.limit).examples
+        examples = read_examples(
+            options.data,
+            pair.tokenizer,
+            limit=options.limit,
+            chat_template_kwargs=template_switches(options.chat_template_kwargs),
+        ).examples
         found = what_is_masked(
             pair, examples, gate, divergence=options.divergence, seed=options.seed, on_progress=follow
         )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from speckd._version import __version__
-from speckd.data import encode_prompt, token_text
+from speckd.conversations import encode_prompt
+from speckd.data import token_text
 from speckd.decoding.coins import Coins
 from speckd.decoding.costs import Costs, costs_from, interleaved
 from speckd.decoding.draft_named import check_draft, fastest_draft, fit_draft

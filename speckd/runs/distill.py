@@ -27,7 +27,9 @@ from typing import Any
 
 import torch
 
+from speckd.conversations import template_switches
 from speckd.data import Examples, read_examples
+from speckd.evaluation import check_lengths
 from speckd.files import write_whole
 from speckd.gates import gate_from_text
 from speckd.jobs import OnProgress, Progress, Stopped
@@ -331,6 +333,8 @@ def _arguments(
         "max_new_tokens": settings.max_new_tokens,
         "max_length": settings.max_length,
         "on_bad": settings.on_bad,
+        "chat_template_kwargs": settings.chat_template_kwargs,
+        "turns": settings.turns,
         "teacher_cache": str(cache) if cache is not None else None,
         "stop_file": stop_file,
         "eval_rouge": settings.rouge,
@@ -365,24 +369,25 @@ def _data(
     pair: Pair, settings: DistillSettings, shared: Path, report: OnProgress, stop_file: str | None = None
 ) -> tuple[Examples, Examples | None, Path | None]:
     """Training examples, held-out examples, and the folder of the teacher cache."""
-    reading: dict[str, Any] = {"max_length": settings.max_length, "on_bad": settings.on_bad, "limit": settings.limit}
+    reading: dict[str, Any] = {
+        "max_length": settings.max_length,
+        "on_bad": settings.on_bad,
+        "chat_template_kwargs": template_switches(settings.chat_template_kwargs),
+        "turns": settings.turns,
+    }
+    limit = settings.limit
     folder = Path(settings.cache_folder) if settings.cache_folder else shared / "teacher-cache"
     caching = settings.teacher_cache and settings.responses != "student"
     if settings.responses == "teacher":
-        prompts = read_examples(settings.data, pair.tokenizer, needs_response=False, **reading)
+        prompts = read_examples(settings.data, pair.tokenizer, needs_response=False, limit=limit, **reading)
         train = _teacher_writes(pair, settings, prompts, shared, folder if caching else None, report, stop_file)
     else:
         needs = settings.responses != "student"  # of a mix, the file has the other share
-        train = read_examples(settings.data, pair.tokenizer, needs_response=needs, **reading)
+        train = read_examples(settings.data, pair.tokenizer, needs_response=needs, limit=limit, **reading)
     held_out = None
     if settings.eval_data is not None:
-        held_out = read_examples(
-            settings.eval_data,
-            pair.tokenizer,
-            max_length=settings.max_length,
-            on_bad=settings.on_bad,
-            limit=settings.eval_limit,
-        )
+        held_out = read_examples(settings.eval_data, pair.tokenizer, limit=settings.eval_limit, **reading)
+    check_lengths(pair, [*train.examples, *(held_out.examples if held_out is not None else [])])
     if not caching:
         return train, held_out, None
     if is_main_process():
@@ -452,6 +457,7 @@ def _teacher_writes(
             [example.messages for example in prompts.examples],
             [example.prompt_ids for example in prompts.examples],
             sampling,
+            extras=[example.extras for example in prompts.examples],
             model_id=pair.teacher_id,
             model_sha256=pair.teacher_sha256,
             batch_size=4 * settings.batch_size,
@@ -465,7 +471,10 @@ def _teacher_writes(
         if not is_complete(file):
             raise Stopped("Stopped while the teacher wrote; its answers so far are kept.")
     _wait_for_main_process()
-    return read_examples(file, pair.tokenizer, max_length=settings.max_length)
+    switches = template_switches(settings.chat_template_kwargs)
+    return read_examples(
+        file, pair.tokenizer, max_length=settings.max_length, chat_template_kwargs=switches, turns="last"
+    )
 
 
 # --- what is written ----------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speckd.data import Example, collate, encode_prompt, response_rows
+from speckd.conversations import encode_prompt
+from speckd.data import Example, collate, response_rows
 from speckd.divergences import entropy, forward_kl, jsd, reverse_kl, tvd
 from speckd.evaluation import rouge_l
 from speckd.heads import Head, trunk_of

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from speckd.conversations import template_switches
 from speckd.gates import GATES, TRAINING_GATES, gate_from_text
 from speckd.packaged import PACKAGED
 from speckd.training import defaults
@@ -46,7 +47,8 @@ class DistillSettings:
     """Everything that decides a run. Two runs with equal settings give the same curve.
 
     Attributes:
-        data: a JSONL file: prompts with responses, or prompts alone where a model writes the responses.
+        data: prompts with responses, or prompts alone where a model writes the responses: a file (JSONL, JSON, CSV,
+            Parquet) or a data set's id on the Hub, in the forms of ``forms.py``.
         output: the run's folder.
         gates: one or several, as ``gate_from_text`` reads them; several race from the same start.
     Every other field has its line beside it, which is also what ``python -m speckd distill --help`` says.
@@ -71,6 +73,8 @@ class DistillSettings:
     limit: int | None = _data(None, "train on at most so many examples", kind=int)
     on_bad: Literal["stop", "skip"] = _data("stop", "what to do at a bad line", choices=("stop", "skip"))
     max_length: int = _data(defaults.MAX_LENGTH, "tokens of prompt and response")
+    chat_template_kwargs: str = _data("", 'switches of the chat template, as JSON: {"enable_thinking": false}')
+    turns: str = _data("all", "which of the assistant's turns are trained", choices=("all", "last"))
     responses: str = _data(
         "file",
         "who writes the responses: the file, the teacher once, the student as it trains, or a mix",
@@ -134,6 +138,7 @@ class DistillSettings:
         for name in ("batch_size", "accumulate", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: choose a whole number of 1 or more.")
+        template_switches(self.chat_template_kwargs)
         if self.rouge and self.eval_data is None:
             raise ValueError("ROUGE-L needs held-out prompts: give eval_data.")
         if self.probe_every < 0 or self.answers < 0:

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from speckd.conversations import template_switches
 from speckd.divergences import divergence_of_jsd_beta
 from speckd.fused.gated_sum import Measure
 from speckd.gates import DEFAULT_K, Gate, gate_from_text
@@ -28,6 +29,8 @@ class SpecKDConfig(TrainingArguments):
         max_new_tokens: longest response that the student writes.
         max_length: tokens of prompt and response together.
         on_bad: "stop" at a bad line of data, or "skip" it and count it.
+        chat_template_kwargs: switches of the chat template, such as {"enable_thinking": False}; a dict, or its JSON.
+        turns: "all" turns of the assistant in a conversation are trained, or the "last" alone.
         teacher_cache: folder of the teacher's hidden states, or None.
         stop_file: when this file appears the run ends after the step at hand, and keeps what was reached.
         ce_share: s of the loss (1 - s) L + s CE, with the cross-entropy of the response's own tokens, 0 to 1.
@@ -56,6 +59,8 @@ class SpecKDConfig(TrainingArguments):
     max_new_tokens: int = defaults.MAX_NEW_TOKENS
     max_length: int = defaults.MAX_LENGTH
     on_bad: str = "stop"
+    chat_template_kwargs: dict | str | None = None
+    turns: str = "all"
     teacher_cache: str | None = None
     stop_file: str | None = None
     eval_k: int = DEFAULT_K
@@ -102,6 +107,9 @@ class SpecKDConfig(TrainingArguments):
             raise ValueError(f"rejected is 'sample', but the gate {gate.name!r} rejects nothing.")
         if not 0 <= self.student_share <= 1:
             raise ValueError(f"student_share is {self.student_share!r}: choose a number from 0 to 1.")
+        self.chat_template_kwargs = template_switches(self.chat_template_kwargs)
+        if self.turns not in ("all", "last"):
+            raise ValueError(f"turns is {self.turns!r}: choose 'all' or 'last'.")
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
             raise ValueError("there are no steps to train: choose max_steps or num_train_epochs above 0.")
         if not 0 < self.learning_rate <= 10:

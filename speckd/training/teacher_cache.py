@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from speckd.data import Example, collate, response_rows
+from speckd.data import Example, collate, positions_before, response_rows
 from speckd.files import write_whole
-from speckd.heads import input_device, trunk_of
+from speckd.heads import hidden_rows
 
 FORMAT = "speckd.training.teacher_cache"
 SHARD_ROWS = 16_384  # rows a shard: 19 MB at H = 576, so an interrupted making loses little
@@ -35,9 +35,10 @@ class CacheMismatch(ValueError):
 
 
 def example_key(example: Example) -> str:
-    """The checksum by which an answer is found: of its prompt's and its response's token ids."""
+    """The checksum by which an answer is found: of its prompt's and its response's token ids, and which are trained."""
     ids = np.array([len(example.prompt_ids), *example.prompt_ids, *example.response_ids], dtype="<i4")
-    return hashlib.sha256(ids.tobytes()).hexdigest()
+    marks = b"" if example.trained is None else bytes(example.trained)
+    return hashlib.sha256(ids.tobytes() + marks).hexdigest()
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
@@ -258,13 +259,15 @@ def fill_cache(
 def teacher_rows(teacher: Any, examples: Sequence[Example]) -> list[Tensor]:
     """The teacher's last hidden states of each example's response rows: one (n, H) an example."""
     rows = [
-        {"input_ids": example.prompt_ids + example.response_ids, "n_prompt": len(example.prompt_ids), "number": 0}
+        {
+            "input_ids": example.prompt_ids + example.response_ids,
+            "n_prompt": len(example.prompt_ids),
+            "trained": example.trained,
+            "number": 0,
+        }
         for example in examples
     ]
     batch = collate(rows, pad_id=0)
-    device = input_device(teacher, torch.device("cpu"))
-    hidden = trunk_of(teacher)(
-        input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device), use_cache=False
-    ).last_hidden_state  # (B, T, H)
-    picked = response_rows(batch["labels"]).to(hidden.device)  # (B, T-1)
-    return [hidden[index, :-1][picked[index]] for index in range(len(examples))]
+    picked = positions_before(response_rows(batch["labels"]))  # (B, T)
+    hidden = hidden_rows(teacher, batch["input_ids"], picked, batch["attention_mask"])  # (N, H)
+    return list(hidden.split(picked.sum(-1).tolist()))

@@ -25,18 +25,20 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from speckd.data import (
-    IGNORED,
     Example,
     Examples,
     ResponseDataset,
     ShuffledByLength,
     collate,
+    last_turn_of,
     read_examples,
+    uncollate,
 )
 from speckd.draws import Stream, answer_uniforms, on_policy_coin
-from speckd.evaluation import Scores, rouge_of_answers
+from speckd.evaluation import Scores, check_lengths, rouge_of_answers
 from speckd.gated_student import FACTS, GatedStudent, check_packing
 from speckd.gates import Gate, gate_from_text
+from speckd.heads import positions_of
 from speckd.pairs import Pair, is_elsewhere, settle
 from speckd.rollouts import Sampling, generate_batch
 from speckd.training.best import KeepBest
@@ -212,7 +214,7 @@ class SpecKDTrainer(Trainer):
         absent = [index for index, told in enumerate(batch["teacher_hidden"]) if told is None]
         if not is_elsewhere(self.pair.teacher) or not absent:
             return batch
-        rows = _rows_of(batch)
+        rows = uncollate(batch)
         asked = [
             Example(row["input_ids"][: row["n_prompt"]], row["input_ids"][row["n_prompt"] :], row["number"])
             for row in (rows[index] for index in absent)
@@ -234,9 +236,11 @@ class SpecKDTrainer(Trainer):
         ]
         if not chosen:
             return batch
-        rows = _rows_of(batch)
-        prompts = [rows[index]["input_ids"][: rows[index]["n_prompt"]] for index in chosen]
-        room = self.args.max_length - max(len(prompt) for prompt in prompts)
+        rows = uncollate(batch)
+        # Of a conversation the student writes the last turn.
+        prompts = [rows[index]["input_ids"][: last_turn_of(rows[index])] for index in chosen]
+        longest = min(self.args.max_length, positions_of(self.pair.student), positions_of(self.pair.teacher))
+        room = longest - max(len(prompt) for prompt in prompts)
         sampling = Sampling(
             do_sample=True,
             max_new_tokens=max(1, min(self.args.max_new_tokens, room)),
@@ -256,7 +260,12 @@ class SpecKDTrainer(Trainer):
             vocabulary_size=self.pair.vocabulary_size,
         )
         for index, prompt, answer in zip(chosen, prompts, written, strict=True):
-            rows[index] |= {"input_ids": prompt + answer.response_ids, "teacher_hidden": None}
+            rows[index] |= {
+                "input_ids": prompt + answer.response_ids,
+                "n_prompt": len(prompt),
+                "trained": None,
+                "teacher_hidden": None,
+            }
         return {
             name: value.to(self.args.device) if isinstance(value, Tensor) else value
             for name, value in self.data_collator(rows).items()
@@ -477,6 +486,13 @@ def _as_examples(source: Any, pair: Pair, args: SpecKDConfig, needs_response: bo
             max_length=args.max_length,
             on_bad=args.on_bad,  # type: ignore[arg-type]
             needs_response=needs_response,
+            chat_template_kwargs=args.chat_template_kwargs,
+            turns=args.turns,  # type: ignore[arg-type]
+        )
+    check_lengths(pair, found.examples)
+    if is_elsewhere(pair.teacher) and any(example.trained is not None for example in found.examples):
+        raise ValueError(
+            "the teacher is elsewhere and tells of one answer a text, but a conversation has several: choose turns='last'."
         )
     if needs_response and not found.n_response_tokens:
         raise ValueError(
@@ -490,20 +506,3 @@ def _eval_dataset(examples: Examples | None, cache: TeacherCache | None) -> Resp
         return None
     held = cache is not None and all(example in cache for example in examples.examples)
     return ResponseDataset(examples.examples, cache if held else None)
-
-
-def _rows_of(batch: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that ``collate`` made a batch of."""
-    lengths = batch["attention_mask"].sum(-1).tolist()
-    n_responses = (batch["labels"] != IGNORED).sum(-1).tolist()
-    return [
-        {
-            "input_ids": batch["input_ids"][index, :length].tolist(),
-            "n_prompt": length - n_response,
-            "number": number,
-            "teacher_hidden": told,
-        }
-        for index, (length, n_response, number, told) in enumerate(
-            zip(lengths, n_responses, batch["numbers"].tolist(), batch["teacher_hidden"], strict=True)
-        )
-    ]

@@ -9,6 +9,7 @@ import torch
 from speckd.data import (
     IGNORED,
     BadLine,
+    ResponseDataset,
     ShuffledByLength,
     collate,
     read_examples,
@@ -19,6 +20,12 @@ from tests import tiny
 
 TOKENIZER = tiny.tokenizer()
 GOOD = {"prompt": "Why?", "response": "Because."}
+
+
+def rendered(messages: list[dict[str, str]]) -> list[int]:
+    """The template's own ids, without the newline after the last turn."""
+    text = TOKENIZER.apply_chat_template(messages, tokenize=False).rstrip()
+    return TOKENIZER(text, add_special_tokens=False)["input_ids"]
 
 
 def write(folder: Path, *lines: object) -> Path:
@@ -50,12 +57,17 @@ def test_chat_messages_and_prompt_with_response_are_the_same_example() -> None:
     assert [example.number for example in examples] == [1, 2, 3, 4]
 
 
-def test_only_the_last_turn_of_a_conversation_is_the_response() -> None:
+def test_every_turn_of_the_assistant_is_trained_or_the_last_alone() -> None:
     turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    example = read_examples([row], TOKENIZER, turns="last").examples[0]
+    assert TOKENIZER.decode(example.response_ids) == "d<|im_end|>" and example.trained is None
     example = read_examples([row], TOKENIZER).examples[0]
-    assert TOKENIZER.decode(example.response_ids) == "d<|im_end|>"
-    assert "b" in TOKENIZER.decode(example.prompt_ids)
+    assert example.prompt_ids + example.response_ids == rendered(row["messages"])
+    trained = [token for token, mark in zip(example.response_ids, example.trained, strict=True) if mark]
+    assert TOKENIZER.decode(trained) == "b<|im_end|>d<|im_end|>" and example.n_trained == len(trained)
+    batch = collate([ResponseDataset([example])[0]], pad_id=0)
+    assert TOKENIZER.decode(batch["labels"][batch["labels"] != -100]) == "b<|im_end|>d<|im_end|>"
 
 
 def test_an_unfinished_response_has_no_end_of_turn_token() -> None:

@@ -251,16 +251,15 @@ def test_a_progress_callback_that_returns_something_changes_nothing(tiny_pair: s
 def test_a_head_that_an_adapter_wraps_is_refused_instead_of_read_without_the_adapter(tmp_path: Path) -> None:
     base = tiny.save_model(tmp_path / "base")
     adapter = tiny.save_adapter(tmp_path / "adapter", base, target_modules=["q_proj", "lm_head"])
-    pair = speckd.load_pair(str(base), str(adapter), device="cpu")
     with pytest.raises(ValueError, match="An adapter wraps the model's head"):
-        speckd.inspect(pair, "Why?", response="No.")
+        speckd.load_pair(str(base), str(adapter), device="cpu")
 
 
 def test_slices_of_a_long_text_give_the_numbers_of_the_whole(
     tiny_pair: speckd.Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = speckd.inspect(tiny_pair, "Why?", response=LONG)
-    monkeypatch.setattr("speckd.inspection.MLP_POSITIONS", 50)
+    monkeypatch.setattr("speckd.heads.MLP_POSITIONS", 50)
     sliced = speckd.inspect(tiny_pair, "Why?", response=LONG)
     # the size of a matrix product changes the order of its sums: float32 rounding
     torch.testing.assert_close(sliced.divergence(), whole.divergence(), rtol=1e-3, atol=1e-5)

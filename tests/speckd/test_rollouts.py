@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import speckd
-from speckd.data import encode_prompt, read_examples
+from speckd.conversations import encode_prompt
+from speckd.data import read_examples
 from speckd.draws import draw_from_nucleus
 from speckd.rollouts import Sampling, batches_by_length, generate, generate_batch, is_complete, write_rollouts
 from speckd.training.teacher_cache import teacher_rows
@@ -109,7 +110,7 @@ def test_a_stop_ends_within_a_token_and_drops_the_batch_at_hand(pair: speckd.Pai
             ids_of(pair),
             Sampling(max_new_tokens=50),
             batch_size=2,
-            on_step=lambda: steps.append(1),
+            on_step=lambda _: steps.append(1),
             should_stop=lambda: len(steps) >= 3,
         )
     )

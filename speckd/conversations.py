@@ -1,0 +1,310 @@
+"""Conversations into token ids, exactly as the chat template writes them: one encoder for everybody.
+
+The whole conversation is rendered and tokenised once, and then cut: what the template renders as the question with its
+generation prompt is the prompt, the rest up to the end-of-turn token is the response. So a response has the blank, the
+thinking block and the end of turn that the template writes, and no other. What a template writes after the end-of-turn
+token (a newline, say) belongs to nobody and is left out.
+
+Without a chat template the texts stand behind one another: turns with an empty line between them, the response right
+after the prompt, ended by the tokenizer's end-of-text token.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Message = Mapping[str, Any]
+Messages = list[dict[str, Any]]
+Turns = Literal["all", "last"]
+
+_MARKER = "[[what the assistant says]]"  # stands for a content, to see what the template writes around it
+_GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation as token ids.
+
+    Attributes:
+        prompt_ids: everything before the first trained token.
+        response_ids: from there to the end of the last trained turn.
+        trained: which response tokens an assistant wrote; None where all of them.
+    """
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    trained: list[bool] | None = None
+
+
+def encode_prompt(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    tools: Sequence[Any] | None = None,
+) -> list[int]:
+    """Token ids of a prompt with its generation prompt.
+
+    Args:
+        messages: up to a turn of somebody else than the assistant.
+        chat_template_kwargs: switches of the template, such as {"enable_thinking": False}.
+        tools: descriptions of functions, as templates take them.
+    Raises:
+        ValueError: the template refuses the messages.
+    """
+    if tokenizer.chat_template is None:
+        return _plain_ids(tokenizer, _joined(messages))
+    return _ids(tokenizer, _render(tokenizer, messages, chat_template_kwargs, tools, prompt=True))
+
+
+def encode_turn(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    response: str,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    *,
+    finished: bool = True,
+) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt and of a response to it, with its end-of-turn token where it is ``finished``."""
+    whole = [*messages, {"role": "assistant", "content": response}]
+    encoded = encode_conversation(tokenizer, whole, chat_template_kwargs, turns="last", finished=finished)
+    return encoded.prompt_ids, encoded.response_ids
+
+
+def encode_conversation(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    tools: Sequence[Any] | None = None,
+    *,
+    turns: Turns = "all",
+    finished: bool = True,
+) -> Encoded:
+    """A conversation that ends with an assistant's turn.
+
+    Args:
+        messages: its turns; at least one before the first assistant's.
+        turns: which of the assistant's turns are trained. A template's own ``{% generation %}`` marks go before it.
+        finished: whether the last turn reached its end; without, it has no end-of-turn token.
+    Raises:
+        ValueError: the template refuses the messages, or rewrites a turn so that its place cannot be told.
+    """
+    if tokenizer.chat_template is None:
+        return _without_template(tokenizer, messages, finished)
+    text = _render(tokenizer, messages, chat_template_kwargs, tools)
+    ids = _ids(tokenizer, text)
+    places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    if turns == "last" or len(places) == 1:
+        places = places[-1:]
+    spans = [_span(tokenizer, messages, index, text, ids, chat_template_kwargs, tools, finished) for index in places]
+    closing = spans[-1].closing
+    trained = _marked(tokenizer, messages, chat_template_kwargs, tools, len(ids))
+    if trained is not None:
+        if turns == "last":
+            trained = [mark and place >= spans[-1].start for place, mark in enumerate(trained)]
+        if not finished:
+            trained = [mark and place < spans[-1].end for place, mark in enumerate(trained)]
+    if trained is None or not any(trained):
+        trained = [any(span.start <= place < span.end for span in spans) for place in range(len(ids))]
+    if not any(trained):
+        return Encoded(ids[: spans[0].start], closing)
+    first = trained.index(True)
+    end = len(trained) - trained[::-1].index(True)
+    response, marks = ids[first:end] + closing, trained[first:end] + [True] * len(closing)
+    return Encoded(ids[:first], response, None if all(marks) else marks)
+
+
+def end_of_turn_ids(tokenizer: Any) -> list[int]:
+    """The token by which the chat template ends an assistant's turn: one, or none where it writes no such token."""
+    if tokenizer.chat_template is None:
+        return []
+    asked = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _MARKER}]
+    try:
+        text = _render(tokenizer, asked, None, None)
+    except ValueError:
+        return []
+    token = _end_token(tokenizer, text[text.rindex(_MARKER) + len(_MARKER) :] if _MARKER in text else "")
+    return [] if token is None else [token]
+
+
+def template_switches(given: Any) -> dict[str, Any]:
+    """Switches of a chat template from a dict, or from its JSON as a shell gives it.
+
+    Raises:
+        ValueError: they are neither.
+    """
+    if isinstance(given, str) and given.strip():
+        try:
+            given = json.loads(given)
+        except ValueError:
+            given = [given]
+    if not given:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError('chat_template_kwargs is no JSON object: write it as {"enable_thinking": false}.')
+    return dict(given)
+
+
+# --- with a template ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A turn's tokens, from start to end, and what is added where the template does not end it by a token."""
+
+    start: int
+    end: int
+    closing: list[int]
+
+
+def _span(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    index: int,
+    text: str,
+    ids: list[int],
+    chat_template_kwargs: Mapping[str, Any] | None,
+    tools: Sequence[Any] | None,
+    finished: bool,
+) -> _Span:
+    """The place of one assistant's turn in the rendered conversation."""
+    last = index == len(messages) - 1
+    prompt = _render(tokenizer, messages[:index], chat_template_kwargs, tools, prompt=True)
+    start = _shared(prompt, text)
+    if start < len(prompt):  # what is written differs from the generation prompt (a "<think>" that the model gets)
+        bare = _render(tokenizer, messages[:index], chat_template_kwargs, tools)
+        if not text.startswith(bare.rstrip()):
+            raise _rewritten(index)
+    end, tail = _content_end(tokenizer, messages, index, text, chat_template_kwargs, tools)
+    if end < start:
+        raise _rewritten(index)
+    token = _end_token(tokenizer, tail)
+    closing: list[int] = []
+    if token is not None and (finished or not last):
+        end += len(tail) - len(tail.lstrip()) + len(tokenizer.convert_ids_to_tokens(token))
+    elif finished and last and tokenizer.eos_token_id is not None and token is None:
+        closing = [tokenizer.eos_token_id]
+    return _Span(_n_tokens(tokenizer, text[:start], ids), _n_tokens(tokenizer, text[:end], ids), closing)
+
+
+def _content_end(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    index: int,
+    text: str,
+    chat_template_kwargs: Mapping[str, Any] | None,
+    tools: Sequence[Any] | None,
+) -> tuple[int, str]:
+    """Where a turn's content ends in the rendered text, and what follows it there."""
+    if messages[index].get("tool_calls"):  # they stand behind the content: what follows the turn begins there
+        until = _render(tokenizer, messages[: index + 1], chat_template_kwargs, tools)
+        shown = text[: _shared(until, text)].rstrip()
+        ids = _ids(tokenizer, shown)
+        token = tokenizer.convert_ids_to_tokens(ids[-1])
+        is_end = ids[-1] in tokenizer.added_tokens_decoder and shown.endswith(token)
+        end = len(shown) - (len(token) if is_end else 0)
+        return end, text[end:]
+    marked = [dict(message) for message in messages]
+    marked[index] = {"role": "assistant", "content": _MARKER}
+    other = _render(tokenizer, marked, chat_template_kwargs, tools)
+    at = other.rfind(_MARKER)
+    tail = other[at + len(_MARKER) :]
+    if at < 0 or not text.endswith(tail):
+        raise _rewritten(index)
+    return len(text) - len(tail), tail
+
+
+def _rewritten(index: int) -> ValueError:
+    return ValueError(f"the chat template rewrites what stands before or after turn {index + 1}")
+
+
+def _shared(first: str, second: str) -> int:
+    """Characters that two texts have in common from their beginning."""
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+
+
+def _n_tokens(tokenizer: Any, beginning: str, ids: list[int]) -> int:
+    """How many of a text's tokens lie within its beginning. One that reaches beyond it does not."""
+    part = _ids(tokenizer, beginning)
+    if ids[: len(part)] == part:
+        return len(part)
+    return next(place for place, token in enumerate(part) if place >= len(ids) or ids[place] != token)
+
+
+def _end_token(tokenizer: Any, tail: str) -> int | None:
+    """The token that ends a turn: the first one behind the content, where it is one of the added tokens."""
+    tail = tail.lstrip()
+    ids = _ids(tokenizer, tail) if tail else []
+    if not ids or (ids[0] not in tokenizer.added_tokens_decoder and ids[0] not in tokenizer.all_special_ids):
+        return None
+    return ids[0] if tail.startswith(tokenizer.convert_ids_to_tokens(ids[0])) else None
+
+
+def _marked(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    chat_template_kwargs: Mapping[str, Any] | None,
+    tools: Sequence[Any] | None,
+    n_tokens: int,
+) -> list[bool] | None:
+    """Which tokens stand between the template's ``{% generation %}`` marks; None where it has none."""
+    template = tokenizer.get_chat_template(tools=tools)
+    if not _GENERATION_MARK.search(template):
+        return None
+    found = tokenizer.apply_chat_template(
+        list(messages), tools=tools, return_dict=True, return_assistant_tokens_mask=True, **(chat_template_kwargs or {})
+    )
+    marks = [bool(mark) for mark in found["assistant_masks"]]
+    return marks if len(marks) == n_tokens else None
+
+
+def _render(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    chat_template_kwargs: Mapping[str, Any] | None,
+    tools: Sequence[Any] | None,
+    prompt: bool = False,
+) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tools=list(tools) if tools else None,
+            add_generation_prompt=prompt,
+            tokenize=False,
+            **(chat_template_kwargs or {}),
+        )
+    except (TemplateError, TypeError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"the chat template refuses it ({reason.rstrip('.')})") from None
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+# --- without ----------------------------------------------------------------------------------------------------------
+
+
+def _joined(messages: Sequence[Message]) -> str:
+    return "\n\n".join(message["content"] for message in messages if message.get("content"))
+
+
+def _plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """With the tokenizer's begin token, but without an end-of-text token: a prompt is not over."""
+    ids = list(tokenizer(text)["input_ids"])
+    eos = tokenizer.eos_token_id
+    appended = eos is not None and ids[-1:] == [eos] and not text.endswith(tokenizer.eos_token)
+    return ids[:-1] if appended else ids
+
+
+def _without_template(tokenizer: Any, messages: Sequence[Message], finished: bool) -> Encoded:
+    prompt = _joined(messages[:-1])
+    before, ids = _plain_ids(tokenizer, prompt), _plain_ids(tokenizer, prompt + messages[-1]["content"])
+    start = next((place for place, pair in enumerate(zip(before, ids, strict=False)) if pair[0] != pair[1]), None)
+    start = min(len(before), len(ids)) if start is None else start
+    closing = [tokenizer.eos_token_id] if finished and tokenizer.eos_token_id is not None else []
+    return Encoded(ids[:start], ids[start:] + closing)
