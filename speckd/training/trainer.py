@@ -492,7 +492,7 @@ def _as_examples(source: Any, pair: Pair, args: SpecKDConfig, needs_response: bo
     check_lengths(pair, found.examples)
     if is_elsewhere(pair.teacher) and any(example.trained is not None for example in found.examples):
         raise ValueError(
-            "the teacher is elsewhere and tells of one answer a text, but a conversation has several: choose turns='last'."
+            "the teacher is elsewhere and tells of one answer a text, a conversation has several: choose turns='last'."
         )
     if needs_response and not found.n_response_tokens:
         raise ValueError(
