@@ -111,7 +111,8 @@ class GatedStudent(nn.Module):
         return getattr(self.student, "_no_split_modules", None)
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
-        self.student.activation_checkpointing_enable(**settings)
+        named = "activation_checkpointing_enable"  # transformers' older name: gradient_checkpointing_enable
+        getattr(self.student, named, getattr(self.student, "gradient_checkpointing_enable", None))(**settings)
         if hasattr(self.student, "enable_input_require_grads"):
             self.student.enable_input_require_grads()  # with frozen embeddings nothing would need a gradient otherwise
 

@@ -1,6 +1,7 @@
 """``python -m speckd study``."""
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ def register(commands: Any) -> None:
     )
     command.add_argument("--prepare", action="store_true", help="make what all runs share, and run none")
     command.add_argument("--answers", metavar="TABLE", help="answer the plans' questions from this table, and run none")
+    command.add_argument("--curves", metavar="FILE", help="with --answers: the runs' curves.jsonl")
     command.add_argument("--into", metavar="FILE", help="write the answers into this file, between its two marks")
     command.add_argument("--dry-run", action="store_true", help="say what it would cost, and run nothing")
     command.set_defaults(command=_study)
@@ -52,7 +54,7 @@ def _study(options: argparse.Namespace) -> int:
         raise ValueError(f"processes is {options.processes}: choose 1 or more.")
     plans = plans_from(options.plans)
     if options.answers:
-        return _answer(plans, options.answers, options.into)
+        return _answer(plans, options.answers, options.curves, options.into)
     if options.part:
         names = {part for plan in plans for cell in plan.cells for part in cell.parts}
         if unknown := sorted(set(options.part) - names):
@@ -99,23 +101,17 @@ def _study(options: argparse.Namespace) -> int:
 MARKS = ("<!-- answers -->", "<!-- end of answers -->")
 
 
-def _answer(plans: list[Any], table: str, into: str | None) -> int:
+def _answer(plans: list[Any], table: str, curves: str | None, into: str | None) -> int:
     """Print the answers to the plans' questions, or put them into a file that has the marks."""
     from speckd.files import write_whole
-    from speckd.runs.statistics import Difference, answers, answers_table, paired
+    from speckd.runs.findings import findings
     from speckd.runs.study import read_table
 
-    rows = [row for row in read_table(table) if row["study"] in {plan.name for plan in plans}]
     questions = [question for plan in plans for question in plan.questions]
     if not questions:
         raise ValueError("these plans ask no question: name a plan with [[question]] in it, such as confirm.toml.")
-    floor = {}
-    for question in questions:
-        placebo = ({"part": question.part, "gate": gate} for gate in ("random:rate=0.99", "none"))
-        differences = list(paired(rows, question.figure, *placebo).values())
-        if differences:
-            floor[question.figure] = Difference.of(differences)
-    words = answers_table(answers(questions, rows), floor)
+    lines = Path(curves).read_text(encoding="utf-8").splitlines() if curves else []
+    words = findings(questions, read_table(table), [json.loads(line) for line in lines])
     if into is None:
         print(words, end="")
         return 0

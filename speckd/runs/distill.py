@@ -318,6 +318,12 @@ def _last_scores(history: Sequence[dict[str, Any]], step: int) -> dict[str, Any]
     }
 
 
+# transformers renamed it within version 5; both names mean the same.
+_CHECKPOINTING = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if name in SpecKDConfig.__dataclass_fields__
+)
+
+
 def _arguments(
     settings: DistillSettings, output: Path, stop_file: str | None, progress_bar: bool, cache: Path | None
 ) -> dict[str, Any]:
@@ -347,7 +353,7 @@ def _arguments(
         "lr_scheduler_type": settings.schedule,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.clip,
-        "activation_checkpointing": settings.activation_checkpointing,
+        _CHECKPOINTING: settings.activation_checkpointing,
         "bf16": settings.precision == "bf16",
         "fp16": settings.precision == "fp16",
         "use_cpu": settings.device == "cpu" or not torch.cuda.is_available(),

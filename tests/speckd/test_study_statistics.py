@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from speckd.runs.findings import findings
 from speckd.runs.statistics import (
     Difference,
     Question,
@@ -123,3 +124,18 @@ def test_tar_growth_and_panel_are_means_over_runs() -> None:
     assert classes[0]["growth"] == pytest.approx(-0.002) and classes[0]["share_falling"] == 1.0
     assert classes[1]["growth"] == pytest.approx(0.01)
     assert panel_means(curves, lambda name: name == "a") == {"topk/clip": [0.2, 0.4, 0.6]}
+
+
+def test_findings_are_made_from_the_tables_alone() -> None:
+    seeds = dict.fromkeys(range(4), 0.0)
+    fixed = {"objective": "forward_kl", "learning_rate": 1e-3, "steps": 60, "batch_size": 4, "device": "cpu"}
+    table = rows("none", {s: 0.2 + 0.001 * s for s in seeds}, divergence=2.0, diverged=False, cell="a", **fixed)
+    table += rows("up", {s: 0.3 + 0.0012 * s for s in seeds}, divergence=2.5, diverged=True, cell="b", **fixed)
+    other = [{**row, "study": "screen", "part": "map"} for row in table]
+    curve = {"step": [0, 10], "tar": [0.5, 0.6]}
+    curves = [{"cell": "a", "held_out": curve, "panel": [{"jaccard": {"topk/clip": 0.5}}] * 3}]
+    text = findings([Question("a", "acceptance", "core", "up")], [*table, *other], curves)
+    assert "### Answers" in text and "| yes |" in text
+    assert "| `up` | 4 | 2.5* | 0.3018* |" in text
+    assert "### The map's surest cells" in text and "| `up` | acceptance | +0.1 |" in text
+    assert "| 0.5 to 0.55 | 1 | +1.00e-02 | 0% |" in text and "| topk, clip | 0.50 | 0.50 | 0.50 |" in text

@@ -1,0 +1,145 @@
+"""What a study found, as Markdown made from its tables alone: answers, arms, the map's largest cells, theory, panel."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from speckd.runs.statistics import (
+    HIGHER_IS_BETTER,
+    LEVEL,
+    PLAIN,
+    Difference,
+    Question,
+    answers,
+    answers_table,
+    effects,
+    paired,
+    panel_means,
+    tar_growth,
+)
+
+Row = Mapping[str, Any]
+PLACEBO = "random:rate=0.99"
+ARM_FIGURES = (
+    "divergence", "acceptance", "tar5", "own_reverse_kl", "greedy_teacher_nats", "rouge_l", "block_efficiency_greedy",
+    "grad_norm_spread", "largest_jump",
+)  # fmt: skip
+MAP_FIGURES = ("divergence", "acceptance", "own_reverse_kl", "block_efficiency_greedy")
+
+
+def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequence[Mapping[str, Any]]) -> str:
+    """Everything that the tables say, section by section.
+
+    Args:
+        questions: of the plan whose rows are to answer them.
+        rows: of all plans. curves: of the same runs, from curves.jsonl; none where they are not at hand.
+    """
+    asked = {question.part for question in questions} | {question.less for question in questions if question.less}
+    confirmed = [row for row in rows if asked & set(str(row.get("part", "")).split("+"))]
+    confirmed = [row for row in confirmed if row["study"] == _commonest(confirmed)]
+    sections = [("Answers", answers_table(answers(questions, confirmed), _floor(questions, confirmed)))]
+    for part in dict.fromkeys(question.part for question in questions):
+        chosen = [row for row in confirmed if part in str(row["part"]).split("+")]
+        if chosen:
+            sections.append((f"Arms of {part}", arms_table(chosen)))
+    others = [row for row in rows if row["study"] != _commonest(confirmed)]
+    if others:
+        sections.append(("The map's surest cells", cells_table(effects(others, MAP_FIGURES))))
+    if curves:
+        names = {str(row["cell"]): row for row in rows}
+        sections.append(("Growth of TAR a step", growth_table(curves, names)))
+        sections.append(("Whom the others would have kept", jaccard_table(curves, names)))
+    return "\n".join(f"### {title}\n{text}" for title, text in sections)
+
+
+def _commonest(rows: Sequence[Row]) -> str:
+    studies = [str(row["study"]) for row in rows]
+    return max(set(studies), key=studies.count) if studies else ""
+
+
+def _floor(questions: Sequence[Question], rows: Sequence[Row]) -> dict[str, Difference]:
+    """For each figure that is asked about, the placebo's difference to plain, where the part has both."""
+    found = {}
+    for question in questions:
+        arms = ({"part": question.part, "gate": gate} for gate in (PLACEBO, PLAIN))
+        differences = list(paired(rows, question.figure, *arms).values())
+        if differences:
+            found[question.figure] = Difference.of(differences)
+    return found
+
+
+def arms_table(rows: Sequence[Row], figures: Sequence[str] = ARM_FIGURES) -> str:
+    """Means over the seeds, an arm a line; a star where the paired difference to plain has an interval without zero."""
+    gates = list(dict.fromkeys(str(row["gate"]) for row in rows))
+    lines = [f"| gate | seeds | {' | '.join(figures)} | diverged |", f"|---|---:|{'---:|' * (len(figures) + 1)}"]
+    for gate in gates:
+        group = [row for row in rows if row["gate"] == gate]
+        cells = []
+        for figure in figures:
+            values = [float(row[figure]) for row in group if isinstance(row.get(figure), int | float)]
+            star = ""
+            if gate != PLAIN and values:
+                one = Difference.of(list(paired(rows, figure, {"gate": gate}, {"gate": PLAIN}).values()))
+                star = "*" if one.n > 1 and not one.low <= 0 <= one.high else ""
+            cells.append(f"{statistics.fmean(values):.4g}{star}" if values else "")
+        diverged = sum(bool(row.get("diverged")) for row in group)
+        lines.append(f"| `{gate}` | {len(group)} | {' | '.join(cells)} | {diverged} |")
+    return "\n".join(lines) + "\n"
+
+
+def cells_table(cells: Sequence[Mapping[str, Any]], most: int = 30) -> str:
+    """The cells of the map that stand out after Benjamini and Hochberg's correction, the surest first."""
+    sure = sorted((cell for cell in cells if cell.get("q", 1.0) < LEVEL), key=lambda cell: cell["q"])
+    lines = [
+        f"{len(sure)} of {len(cells)} cells (an arm against plain, one figure) stand out at a false discovery rate of "
+        f"{LEVEL:.0%}; the first {min(most, len(sure))} of them:\n",
+        "| start | text | objective | rate | gate | figure | difference | 95% interval | better |",
+        "|---|---|---|---:|---|---|---:|---|---|",
+    ]
+    for cell in sure[:most]:
+        good = (cell["mean"] > 0) == HIGHER_IS_BETTER[cell["figure"]]
+        lines.append(
+            f"| {cell['student']} | {cell['text']} | {cell['objective']} | {cell['learning_rate']:g} "
+            f"| `{cell['gate']}` | {cell['figure']} | {cell['mean']:+.3g} | {cell['low']:+.3g} to {cell['high']:+.3g} "
+            f"| {'gate' if good else 'plain'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def growth_table(curves: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]) -> str:
+    """Growth of held-out TAR a step against 1 - TAR, without a gate and with Top-k.
+
+    Runs of the held-out curve at the study's common rate only, since the bound is in proportion to the rate.
+    """
+
+    def of(gate: str) -> dict[tuple[float, float], dict[str, float]]:
+        def keep(cell: str) -> bool:
+            row = rows.get(cell, {})
+            return row.get("gate") == gate and row.get("learning_rate") == 1e-3 and row.get("student") == "young"
+
+        return {(one["low"], one["high"]): one for one in tar_growth(curves, keep)}
+
+    plain, gated = of(PLAIN), of("topk:k=5:beta=0.01")
+    lines = [
+        "| 1 - TAR | looks, plain | growth a step | falling | looks, Top-k | growth a step | falling |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for span in sorted(plain.keys() | gated.keys()):
+        cells = []
+        for found in (plain.get(span), gated.get(span)):
+            cells += ["", "", ""] if found is None else [
+                f"{found['n']}", f"{found['growth']:+.2e}", f"{found['share_falling']:.0%}"
+            ]  # fmt: skip
+        lines.append(f"| {span[0]:g} to {span[1]:g} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def jaccard_table(curves: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]) -> str:
+    """How far the tokens that two selectors keep are the same, at the start, half-way and at the end of plain runs."""
+    found = panel_means(curves, lambda cell: rows.get(cell, {}).get("gate") == PLAIN)
+    lines = ["| pair | start | half-way | end |", "|---|---:|---:|---:|"]
+    order = sorted(found, key=lambda pair: (not pair.startswith("topk/"), -found[pair][-1]))
+    lines += [
+        f"| {pair.replace('/', ', ')} | {' | '.join(f'{value:.2f}' for value in found[pair])} |" for pair in order
+    ]
+    return "\n".join(lines) + "\n"
