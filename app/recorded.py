@@ -24,18 +24,22 @@ class Recorded:
     def label(self) -> str:
         config = self.trace.config
         source = {"teacher": "the teacher", "student": "the student", "given": "given text"}[config["source"]]
-        return f"{config['student']} student, response from {source}"
+        temperature = "" if config["temperature"] == 1 else f", temperature {config['temperature']:g}"
+        return f"{config['student']} student, response from {source}{temperature}"
 
 
 def recorded_traces(folder: Path = RECORDED) -> list[Recorded]:
-    """The shipped traces, the healed student's first. One that can't be read is left out, and the log says so."""
+    """The shipped traces, the page's first picture first, then the healed student's others.
+
+    One that can't be read is left out, and the log says so.
+    """
     traces = []
     for path in sorted(folder.glob("*.json")):
         try:
             traces.append(Recorded(path.stem, speckd.Trace.from_json(path)))
         except (ValueError, OSError) as error:
             log.warning("The recorded trace %s is left out: %s", path.name, error)
-    return sorted(traces, key=lambda one: one.trace.config["student"] != "healed")
+    return sorted(traces, key=lambda one: (one.name != "healed", one.trace.config["student"] != "healed"))
 
 
 RUNS = Path(__file__).parents[1] / "assets" / "runs"

@@ -146,6 +146,9 @@ class TokenStrip {
   setInterlinear(yes) {
     this.element.classList.toggle("sk-interlinear", yes);
   }
+  isInterlinear() {
+    return this.element.classList.contains("sk-interlinear");
+  }
 
   /* The whole repaint of a moved slider: only the tokens that changed are touched. What a screen reader says of them
      follows when the hand rests. */

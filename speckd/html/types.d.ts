@@ -182,6 +182,7 @@ interface Strip extends Part {
   setPending(text: string): void;
   /** With the student's words above the text, or plain. */
   setInterlinear(yes: boolean): void;
+  isInterlinear(): boolean;
   token(t: number): HTMLElement | undefined;
   element: HTMLElement;
 }

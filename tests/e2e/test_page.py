@@ -78,12 +78,15 @@ def test_gate_controls_agree_with_the_core(visit: Callable[..., Any]) -> None:
 
 def test_accepted_and_rejected_differ_by_shape(visit: Callable[..., Any]) -> None:
     one = visit().open()
-    styles = one.page.evaluate(
-        """() => ['accepted', 'rejected'].map((kind) => {
-          const style = getComputedStyle(document.querySelector('.sk-strip .sk-token.sk-' + kind + ':not(.sk-pinned)'));
-          return [style.outlineStyle, style.backgroundImage !== 'none'];
-        })"""
-    )
+    look = """() => ['accepted', 'rejected'].map((kind) => {
+      const mark = document.querySelector('.sk-strip .sk-token.sk-differs.sk-' + kind + ':not(.sk-pinned)');
+      const style = getComputedStyle(mark, WORD);
+      return [style.outlineStyle, style.backgroundImage !== 'none'];
+    })"""
+    styles = one.page.evaluate(look.replace("WORD", "'::before'"))  # the word that is judged: the student's
+    assert styles == [["none", False], ["dashed", True]]
+    one.page.get_by_label("the student’s word").uncheck()
+    styles = one.page.evaluate(look.replace("WORD", "null"))
     assert styles == [["none", False], ["dashed", True]]
 
 

@@ -4,7 +4,10 @@ const WIDTH = 1200;
 const SCALE = 2;
 const EDGE = 32;
 const ROOM = WIDTH - 2 * EDGE;
-const LINE = 38; // pixels from a line of the strip to the next
+const LINES = { plain: 38, interlinear: 62 }; // pixels from a line of the strip to the next
+const BELOW = 62; // from the last line to the lanes
+const ABOVE = "14px"; // the student's words
+const LONGEST = 24; // characters of them
 const LANES = 300;
 
 const drawnGate = ({ gate, k, beta }) =>
@@ -15,39 +18,54 @@ function drawnLoss(gated, divergence) {
   return `TAR ${SpecKD.percent(gated.tar)}   ${label}: plain ${plain}, gated ${counted}`;
 }
 
-function hatch(paint, colour, { x, base, width }) {
+function hatch(paint, colour, { x, base, width, high }) {
   paint.fillStyle = colour("hatch-ground");
-  paint.fillRect(x - 1, base - 19, width + 2, 26);
+  const top = base + 7 - high;
+  paint.fillRect(x - 1, top, width + 2, high);
   paint.save();
   paint.beginPath();
-  paint.rect(x - 1, base - 19, width + 2, 26);
+  paint.rect(x - 1, top, width + 2, high);
   paint.clip();
   paint.strokeStyle = colour("hatch");
   paint.beginPath();
-  for (let step = -26; step < width + 26; step += 5) {
+  for (let step = -high; step < width + high; step += 5) {
     paint.moveTo(x + step, base + 7);
-    paint.lineTo(x + step + 26, base - 19);
+    paint.lineTo(x + step + high, top);
   }
   paint.stroke();
   paint.restore();
 }
-/* One token: filled by its chance, underlined where accepted, hatched and dashed where rejected. */
-function drawToken(paint, colour, { x, base, width, text, accepted, chance }) {
-  const [red, green, blue] = colour("teacher-rgb").split(",").map(Number);
-  if (!accepted) hatch(paint, colour, { x, base, width });
-  paint.fillStyle = `rgba(${red}, ${green}, ${blue}, ${0.34 * chance})`;
-  paint.fillRect(x - 1, base - 19, width + 2, 26);
+/* The mark of a word: underlined where accepted, hatched and dashed where rejected. */
+function drawMark(paint, colour, { x, base, width, high, accepted }) {
   if (accepted) {
     paint.fillStyle = colour("teacher");
     paint.fillRect(x - 1, base + 5, width + 2, 2.5);
-  } else {
-    paint.setLineDash([4, 3]);
-    paint.strokeStyle = colour("strong-rule");
-    paint.strokeRect(x - 1, base - 19, width + 2, 26);
-    paint.setLineDash([]);
+    return;
   }
+  hatch(paint, colour, { x, base, width, high });
+  paint.setLineDash([4, 3]);
+  paint.strokeStyle = colour("strong-rule");
+  paint.strokeRect(x - 1, base + 7 - high, width + 2, high);
+  paint.setLineDash([]);
+}
+/* One token, filled by its chance, with its mark; or below the student's word, which then bears the mark. */
+function drawToken(paint, colour, font, { x, base, width, text, proposed, accepted, chance }) {
+  const [red, green, blue] = colour("teacher-rgb").split(",").map(Number);
+  if (proposed === null) drawMark(paint, colour, { x, base, width, high: 26, accepted });
+  paint.fillStyle = `rgba(${red}, ${green}, ${blue}, ${0.34 * chance})`;
+  paint.fillRect(x - 1, base - 19, width + 2, 26);
+  const middle = (word) => x + (width - paint.measureText(word).width) / 2;
+  paint.font = font("19px");
   paint.fillStyle = colour("ink");
-  paint.fillText(text, x, base);
+  paint.fillText(text, proposed === null ? x : middle(text), base);
+  if (proposed === null) return;
+  paint.font = font(ABOVE);
+  const wide = paint.measureText(proposed).width;
+  const [left, above] = [middle(proposed), base - 24];
+  drawMark(paint, colour, { x: left, base: above - 3, width: wide, high: 19, accepted });
+  paint.fillStyle = colour("student");
+  paint.fillText(proposed, left, above);
+  if (!accepted) paint.fillRect(left, above - 5, wide, 1.2); // struck through
 }
 
 function canvasOf(height, ground) {
@@ -62,7 +80,7 @@ function canvasOf(height, ground) {
   return { canvas, paint };
 }
 
-SpecKD.toPng = async function (picture, lanes, host) {
+SpecKD.toPng = async function (picture, lanes, host, { interlinear = false } = {}) {
   const { trace, gated, knobs } = picture.state;
   const style = getComputedStyle(host);
   const colour = (name) => style.getPropertyValue("--sk-" + name).trim();
@@ -71,8 +89,9 @@ SpecKD.toPng = async function (picture, lanes, host) {
 
   const ruler = document.createElement("canvas").getContext("2d");
   const question = wrap(ruler, font("600 22px"), SpecKD.visible(trace.prompt).slice(0, 600), ROOM);
-  const { marks, lines } = layOut(ruler, font("19px"), trace, ROOM);
-  const height = EDGE + question.length * 30 + 34 + (lines + 1) * LINE + 10 + LANES + 40;
+  const { marks, lines } = layOut(ruler, font, trace, interlinear);
+  const step = interlinear ? LINES.interlinear : LINES.plain;
+  const height = EDGE + question.length * 30 + lines * step + BELOW + LANES + 60;
   const { canvas, paint } = canvasOf(height, colour("surface"));
   const write = (look, ink, text, y) => {
     paint.font = font(look);
@@ -86,14 +105,13 @@ SpecKD.toPng = async function (picture, lanes, host) {
     y += 30;
   }
   write("14px", "muted", `${drawnGate(knobs)}   ${drawnLoss(gated, knobs.divergence)}`, y);
-  y += 40;
-  paint.font = font("19px");
-  for (const { t, x, line, width, text } of marks) {
+  y += step + 2;
+  for (const { t, x, line, width, text, proposed } of marks) {
     const chance = Math.max(0, Math.min(1, SpecKD.acceptanceOfOneDraw(trace, t)));
     const accepted = gated.accepted[t] === 1;
-    drawToken(paint, colour, { x: EDGE + x, base: y + line * LINE, width, text, accepted, chance });
+    drawToken(paint, colour, font, { x: EDGE + x, base: y + line * step, width, text, proposed, accepted, chance });
   }
-  y += lines * LINE + 24;
+  y += (lines - 1) * step + BELOW;
   paint.drawImage(heatmap, EDGE, y, ROOM, LANES);
   write("13px", "muted", SpecKD.madeBy(trace.config).slice(0, 180), height - 16);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
@@ -117,22 +135,27 @@ function wrap(paint, font, text, width) {
   }
   return lines.slice(0, 4);
 }
-function layOut(paint, font, trace, width) {
-  paint.font = font;
-  const space = paint.measureText(" ").width;
+function layOut(paint, font, trace, interlinear) {
+  const widthOf = (look, text) => {
+    paint.font = font(look);
+    return paint.measureText(text).width;
+  };
+  const space = widthOf("19px", " ");
   const marks = [];
   let x = 0;
   let line = 0;
   trace.tokens.forEach((token, t) => {
     const leading = /^ (?=\S)/.test(token);
     const text = SpecKD.shown(token);
-    const wide = paint.measureText(text).width + 4;
+    const instead = interlinear ? SpecKD.proposedInstead(trace, t) : null;
+    const proposed = instead === null ? null : SpecKD.shown(instead).slice(0, LONGEST);
+    const wide = Math.max(widthOf("19px", text), proposed === null ? 0 : widthOf(ABOVE, proposed)) + 4;
     if (leading) x += space;
-    if (x + wide > width && x > 0) {
+    if (x + wide > ROOM && x > 0) {
       x = 0;
       line += 1;
     }
-    marks.push({ t, x, line, text, width: wide - 3 });
+    marks.push({ t, x, line, text, proposed, width: wide - 3 });
     x += wide;
     if (token.includes("\n") && t + 1 < trace.tokens.length) {
       x = 0;

@@ -79,12 +79,12 @@ class InspectKeep {
     }
   }
   async savePng() {
-    const { shown, picture, lanes, app } = this.page;
+    const { shown, picture, lanes, strip, app } = this.page;
     if (!shown) return;
     const name = fileName(shown.trace.config.prompt, "png");
     this.say("loading", "Drawing the picture.");
     try {
-      SpecKD.download(await SpecKD.toPng(picture, lanes, app), name);
+      SpecKD.download(await SpecKD.toPng(picture, lanes, app, { interlinear: strip.isInterlinear() }), name);
       this.say("done", `Saved ${name}.`);
     } catch (error) {
       this.say("failed", error.message);

@@ -110,6 +110,8 @@ class LessonStage {
     this.boxes = { verdict: card("verdict"), lanes: card("lanes"), compare: card("compare") };
     this.traceBox.append(primary, this.secondary, stripBox, this.legend, ...Object.values(this.boxes));
     this.strip = SpecKD.createStrip(stripBox, this.pinHover);
+    this.words = SpecKD.interlinearSwitch(this.strip);
+    this.legend.append(this.words);
     this.verdict = SpecKD.createVerdict(this.boxes.verdict);
     picture.add(this.controls);
     picture.add(this.strip);
@@ -151,6 +153,7 @@ class LessonStage {
     this.secondary.hidden = state.controls !== "all";
     this.controls.primary.hidden = state.controls === "none";
     this.legend.hidden = state.plain;
+    this.strip.setInterlinear(!state.plain && this.words.querySelector("input").checked);
     this.traceBox.classList.toggle("sk-learn-plain", state.plain);
     for (const part of SECTIONS) this.traceBox.classList.toggle(`sk-learn-no-${part}`, !state.parts.includes(part));
     const { plotly, pinHover } = this;
