@@ -222,14 +222,32 @@ def load_pair(
     )
 
 
-def load_model(name: str, *, device: torch.device | str | None = None) -> tuple[Model, Any]:
+def load_words(name: str) -> Any:
+    """The tokenizer of a student alone: of a packaged one, a Hub id or a local folder.
+
+    Raises:
+        ModelUnavailable: its files are missing, broken or cannot be reached.
+    """
+    if name in STUDENTS:
+        name = PACKAGED
+    return _load_tokenizer(_Source.of(name, None, silent).words, name)
+
+
+def fingerprint_of(name: str, revision: str | None = None) -> tuple[str, str]:
+    """What to call a teacher, and the checksum of its weights."""
+    return _label(name), _Source.of(name, revision, silent).sha256
+
+
+def load_model(
+    name: str, *, device: torch.device | str | None = None, revision: str | None = None
+) -> tuple[Model, Any]:
     """One model, frozen, with its tokenizer: "packaged", a Hub id or a local folder.
 
     Raises:
         ModelUnavailable: its files are missing, broken or cannot be reached.
     """
     where, precision = choose_device(device)
-    source = _Source.of(name, None, silent)
+    source = _Source.of(name, revision, silent)
     return settle(source.load(precision, name, None), where), _load_tokenizer(source.words, name)
 
 

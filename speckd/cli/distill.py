@@ -8,6 +8,7 @@ import sys
 from dataclasses import Field, fields
 from typing import Any
 
+from speckd.cli.config_file import read_config
 from speckd.cli.terminal import INTERRUPTED, progress_bars
 from speckd.forms import check_source
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, gate_from_text
@@ -33,19 +34,25 @@ def register(commands: Any) -> None:
         "  python -m speckd distill answers.jsonl --output runs/race --compare none,topk,speck \\\n"
         "      --eval-data heldout.jsonl\n"
         "  python -m speckd distill answers.jsonl --output runs/first --steps 40 --resume\n"
+        "  python -m speckd distill --config run.yaml --steps 80\n"
         "  python -m speckd distill answers.jsonl,more.jsonl --draft eagle --output runs/draft --epochs 4 \\\n"
         "      --eval-data heldout.jsonl\n"
         "  accelerate launch --multi_gpu --num_processes 2 -m speckd distill answers.jsonl --output runs/two\n"
         "      (also on a CPU: --multi_gpu means torchrun, while accelerate's --cpu means MPI)",
     )
-    command.add_argument("data", metavar="DATA", help="prompts and responses, or prompts")
+    command.add_argument("data", metavar="DATA", nargs="?", help="prompts and responses, or prompts")
+    command.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a YAML file with any of these options by name, DATA too; the command line wins",
+    )
     command.add_argument(
         "--draft",
         metavar="NAME",
         help="train a draft for speculative decoding instead of a student: eagle, or with settings "
         "eagle:vocab=8192:depth=5:inner=1536; DATA may be several files with commas, and --divergence acceptance too",
     )
-    command.add_argument("--output", required=True, metavar="FOLDER", help="the run's folder")
+    command.add_argument("--output", metavar="FOLDER", help="the run's folder; needed, here or in the file")
     command.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same command")
     command.add_argument("--stop-file", metavar="FILE", help="end after the step at hand when this file appears")
 
@@ -54,7 +61,7 @@ def register(commands: Any) -> None:
         for item in fields(DistillSettings):
             if item.metadata.get("group") == group:
                 _add_option(options, item)
-    command.set_defaults(command=_distill)
+    command.set_defaults(command=_distill, configure=lambda file: command.set_defaults(**read_config(file, command)))
 
 
 def _add_option(options: Any, item: Field[Any]) -> None:
@@ -126,6 +133,11 @@ def _draft(options: argparse.Namespace) -> int:
 
 
 def _distill(options: argparse.Namespace) -> int:
+    for name in ("data", "output"):
+        if not getattr(options, name):
+            raise ValueError(
+                f"{name.upper() if name == 'data' else '--output'} is missing: say it here or in --config."
+            )
     if options.draft:
         return _draft(options)
     from speckd.runs.distill import distill, is_main_process

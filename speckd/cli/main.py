@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from speckd.cli import decode, distill, evaluate, inspect, prepare, study
+from speckd.cli import decode, distill, evaluate, inspect, prepare, study, teach
 from speckd.cli.terminal import INTERRUPTED, USER_ERROR, printable, say
 
 PROGRAM = "python -m speckd"
@@ -19,6 +19,7 @@ COMMANDS = (
     distill,
     evaluate,
     study,
+    teach,
 )  # each has register(subparsers); heavy imports wait until it runs
 
 
@@ -30,9 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a person's mistake or a model out of reach, 130 when interrupted.
     """
-    options = make_parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    parser = make_parser()
+    options = parser.parse_args(arguments)
     try:
+        if getattr(options, "config", None):
+            options.configure(options.config)  # the file's values become defaults, and the command line is read again
+            options = parser.parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except KeyboardInterrupt:
         print("\nStopped; nothing half-written is left.", file=sys.stderr)

@@ -37,13 +37,15 @@ from speckd.pairs import Pair, load_pair
 from speckd.rollouts import Sampling, is_complete, write_rollouts
 from speckd.runs.recording import OnEvent, Recorder
 from speckd.runs.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
-from speckd.runs.settings import DistillSettings, command_of
+from speckd.runs.settings import DistillSettings, command_of, options_of
 from speckd.runs.telling import model_card, seed_spread, verdict
 from speckd.training.callbacks import RowCallback
 from speckd.training.config import SpecKDConfig, config_facts
 from speckd.training.prepare import prepare_student, save_student
 from speckd.training.probe import Probe, ProbeCallback, choose_probe
 from speckd.training.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
+from speckd.training.teacher_file import TeacherFile
+from speckd.training.teacher_server import TeacherServer
 from speckd.training.trainer import SpecKDTrainer
 
 OnRow = Callable[[str, dict[str, Any]], None]
@@ -170,7 +172,9 @@ def _open_folder(folder: Path, settings: DistillSettings, resume: bool) -> None:
                 raise ValueError(f"{folder} holds a run already: resume it with --resume, or choose another folder.")
             kept = json.loads(file.read_text(encoding="utf-8"))
             free = {"output", "cache_folder", "device", "name", "report_to", "keep_checkpoints", "eval_every"}
-            differing = sorted(name for name in asked if kept.get(name) != asked[name] and name not in free)
+            differing = sorted(
+                name for name in asked if kept.get(name, asked[name]) != asked[name] and name not in free
+            )
             if differing:
                 raise ValueError(
                     f"{folder} holds a run with other settings ({', '.join(differing)}): repeat the first command with "
@@ -190,15 +194,7 @@ def _open_folder(folder: Path, settings: DistillSettings, resume: bool) -> None:
 def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord:
     output, gate, told = Path(settings.output).expanduser(), settings.gates[0], race.told
     main = is_main_process()
-    pair = race.load(
-        settings.teacher,
-        settings.student,
-        device=settings.device,
-        dtype=settings.dtype,
-        revision=settings.revision,
-        student_revision=settings.student_revision,
-        on_progress=race.report,
-    )
+    pair = _load(race, settings)
     pair = prepare_student(
         pair, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha, full=settings.full, seed=settings.seed
     )
@@ -249,10 +245,11 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     seconds = time.monotonic() - started
     history = [dict(row) for row in trainer.state.log_history if "train_runtime" not in row]
     after: dict[str, Any] = {}
+    kept_step = trainer.best.get("step", trainer.state.global_step)
     if held_out is not None:
-        after = _last_scores(history, trainer.state.global_step) or _scores(trainer)
+        after = _last_scores(history, kept_step) or _scores(trainer)
     if held_out is not None:
-        told.held_out(number, trainer.state.global_step, after)
+        told.held_out(number, kept_step, after)
     if probe is not None and settings.answers:
         told.answer(pair, "after", number, probe.prompt, settings.answers)
         if number + 1 == len(race.settings.gates) or _stopped(race.stop_file):
@@ -262,6 +259,7 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         "teacher_sha256": pair.teacher_sha256[:12],
         "start": pair.student_id,
         "steps": trainer.state.global_step,
+        **({"kept": f"step {kept_step}, best by {settings.keep_best}"} if trainer.best else {}),
         "responses": settings.responses,
         "training examples": len(train),
         "response tokens": train.n_response_tokens,
@@ -279,6 +277,29 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         race.on_trained(pair, record)
     _wait_for_main_process()
     return record
+
+
+def _load(race: _Race, settings: DistillSettings) -> Pair:
+    """A fresh pair; of a teacher that is elsewhere, what is known of it."""
+    teacher: Any = settings.teacher
+    if settings.teacher_file is not None:
+        teacher = TeacherFile(settings.teacher_file)
+    elif settings.teacher_server is not None:
+        teacher = TeacherServer(settings.teacher_server, settings.teacher_model, n_kept=settings.teacher_kept)
+    more = {name: options_of(getattr(settings, name)) for name in ("teacher_options", "student_options")}
+    pair = race.load(
+        teacher,
+        settings.student,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
+        student_revision=settings.student_revision,
+        on_progress=race.report,
+        **{name: options for name, options in more.items() if options},
+    )
+    if isinstance(teacher, TeacherServer):
+        teacher.know(pair.tokenizer)
+    return pair
 
 
 def _reference(race: _Race, settings: DistillSettings) -> Any | None:
@@ -334,7 +355,13 @@ def _arguments(
         "gate": settings.gates[0],
         "divergence": settings.divergence,
         "temperature": settings.temperature,
+        "mixture": settings.mixture,
+        "jsd_beta": settings.jsd_beta,
         "rejected": settings.rejected,
+        "ce_share": settings.ce_share,
+        "packing": settings.packing,
+        "keep_best": settings.keep_best,
+        "patience": settings.patience,
         "student_share": share,
         "max_new_tokens": settings.max_new_tokens,
         "max_length": settings.max_length,
@@ -383,7 +410,7 @@ def _data(
     }
     limit = settings.limit
     folder = Path(settings.cache_folder) if settings.cache_folder else shared / "teacher-cache"
-    caching = settings.teacher_cache and settings.responses != "student"
+    caching = settings.teacher_cache and settings.responses != "student" and not settings.elsewhere
     if settings.responses == "teacher":
         prompts = read_examples(settings.data, pair.tokenizer, needs_response=False, limit=limit, **reading)
         train = _teacher_writes(pair, settings, prompts, shared, folder if caching else None, report, stop_file)

@@ -1,5 +1,6 @@
 """The settings of a run, each said once: name, default, group and words serve Python, the shell and the page alike."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -64,6 +65,14 @@ class DistillSettings:
     student_revision: str | None = _models(None, "commit of a Hub student")
     device: str | None = _models(None, "cpu or cuda; a GPU where there is one")
     dtype: str | None = _models(None, "float32 or bfloat16; float32 on a CPU")
+    teacher_options: str | None = _models(None, """JSON for from_pretrained, such as '{"device_map": "auto"}'""")
+    student_options: str | None = _models(None, "the same for the student")
+    teacher_file: str | None = _models(
+        None, "the teacher's likeliest tokens, from `speckd teach`: no teacher is loaded"
+    )
+    teacher_server: str | None = _models(None, "address of a server that tells them, such as http://localhost:8000/v1")
+    teacher_model: str | None = _models(None, "the teacher's name at that server; its first one")
+    teacher_kept: int = _models(64, "tokens that the server is asked for at each place")
     lora_rank: int = _models(defaults.LORA_RANK, "of a fresh adapter")
     lora_alpha: int | None = _models(None, "of a fresh adapter (twice the rank)", kind=int)
     full: bool = _models(False, "train every weight, no adapter")
@@ -94,6 +103,9 @@ class DistillSettings:
         f"one of {', '.join([*GATES, *TRAINING_GATES])}; settings follow after colons, as in topk:k=3:beta=0",
     )
     divergence: str = _loss(defaults.DIVERGENCE, "forward_kl, reverse_kl, jsd, skew_kl, skew_reverse_kl or tvd")
+    mixture: float | None = _loss(None, "b of jsd (0.5) or a of the skew divergences (0.1)", kind=float)
+    jsd_beta: float | None = _loss(None, "TRL's beta: 0 forward_kl, 1 reverse_kl, between them jsd", kind=float)
+    ce_share: float = _loss(0.0, "share of the loss that is cross-entropy of the response's own tokens")
     reference: str = _loss("healed", "the student that AdaSPEC compares with, named as --student is")
     temperature: float = _loss(defaults.TEMPERATURE, "divides both models' logits")
     rejected: str = _loss("weight", "weigh a rejected token, or keep some", choices=("weight", "sample"))
@@ -109,9 +121,12 @@ class DistillSettings:
     clip: float = _training(1.0, "largest gradient norm")
     precision: str = _training("full", "of the trunk", choices=("full", "bf16", "fp16"))
     activation_checkpointing: bool = _training(False, "less memory, more time")
+    packing: bool = _training(False, "let no padded token through a trunk; the loss is the same")
     seed: int = _training(0, "names the order of the examples, fresh adapters, coins and the student's own answers")
 
     eval_every: int = _written(0, "steps between evaluations; 0 is first and last")
+    keep_best: str | None = _written(None, "end with the student whose divergence, tar, ... was best when evaluated")
+    patience: int = _written(0, "evaluations without a better figure that end the training; 0 is never")
     save_every: int = _written(0, "steps between checkpoints; 0 writes none")
     keep_checkpoints: bool = _written(False, "keep every checkpoint, also at the end")
     rouge: int = _written(0, "held-out prompts answered for ROUGE-L")
@@ -145,17 +160,55 @@ class DistillSettings:
             raise ValueError("probe_every and answers are counts: 0 for none, or more.")
         if (self.probe_every or self.answers) and self.eval_data is None:
             raise ValueError("The probe is a held-out response: give eval_data.")
+        if self.keep_best and not (self.eval_data and self.eval_every):
+            raise ValueError("keep_best needs held-out text and evaluations: give eval_data and eval_every.")
+        for name in ("teacher_options", "student_options"):
+            if not isinstance(options_of(getattr(self, name)), dict):
+                raise ValueError(f'{name} is not a JSON object: write it as \'{{"device_map": "auto"}}\'.')
+        self._check_elsewhere()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the teacher is known by its likeliest tokens alone, from a file or a server."""
+        return self.teacher_file is not None or self.teacher_server is not None
+
+    def _check_elsewhere(self) -> None:
+        if not self.elsewhere:
+            return
+        if self.teacher_file is not None and self.teacher_server is not None:
+            raise ValueError("teacher_file and teacher_server are two teachers: give one.")
+        needs = {
+            "responses='teacher'": self.responses == "teacher",
+            "rouge": bool(self.rouge),
+            "probe_every": bool(self.probe_every),
+            "answers": bool(self.answers),
+            "cache_folder": self.cache_folder is not None,
+        }
+        for name in (name for name, asked in needs.items() if asked):
+            raise ValueError(f"{name} needs the teacher itself, and of this one only likeliest tokens are known.")
+        if self.teacher_file is not None and self.responses != "file":
+            raise ValueError("a teacher's file holds given texts: let the file have the responses, or ask a server.")
 
     def racer(self, gate: str) -> "DistillSettings":
         """The settings of one racer alone."""
         if len(self.gates) == 1:
             return self
+        if self.elsewhere:
+            return replace(self, gates=(gate,), output=str(Path(self.output) / racer_folder(gate)))
         shared = str(Path(self.cache_folder or Path(self.output) / "teacher-cache"))
         return replace(self, gates=(gate,), output=str(Path(self.output) / racer_folder(gate)), cache_folder=shared)
 
 
 def _either(choices: Sequence[str]) -> str:
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) < 4 else f"one of {', '.join(choices)}"
+
+
+def options_of(text: str | None) -> Any:
+    """What a JSON object says, or the text itself where it is none."""
+    try:
+        return json.loads(text) if text is not None else {}
+    except ValueError:
+        return text
 
 
 def racer_folder(gate: str) -> str:

@@ -60,15 +60,19 @@ class TeacherServer:
             raise ValueError(f"{url!r} is not the address of a server: give one such as http://localhost:8000/v1.")
         if n_kept < 1:
             raise ValueError(f"K is {n_kept}: choose a whole number from 1 on.")
-        self.url, self.tokenizer, self.n_kept, self.seconds = url.rstrip("/"), tokenizer, n_kept, seconds
+        self.url, self.n_kept, self.seconds = url.rstrip("/"), n_kept, seconds
         if model is None:
             listed = self._ask("models").get("data") or []
             if not listed:
                 raise ServerError(f"{url} lists no model: name one.")
             model = listed[0]["id"]
         self.model = self.teacher_id = model
+        self.know(tokenizer)
+
+    def know(self, tokenizer: Any) -> None:
+        """Compare the server's words with this tokenizer's from now on."""
+        self.tokenizer, self._checked = tokenizer, tokenizer is None
         self.vocabulary_size = len(tokenizer) if tokenizer is not None else 2**31 - 1
-        self._checked = tokenizer is None
 
     def top_tokens(self, examples: Sequence[Example]) -> list[TopTokens]:
         """The rows of each example's response, asked for in one request.

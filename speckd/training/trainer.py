@@ -470,6 +470,9 @@ class SpecKDTrainer(Trainer):
             if state.global_step >= last_step:  # killed between the last step and the end: the Trainer would add a step
                 self._load_from_checkpoint(str(resume_from_checkpoint))
                 self.state = state
+                if self.kept is not None:
+                    self.kept.on_train_begin(self.args, state, self.control)
+                    self.kept.on_train_end(self.args, state, self.control)
                 return TrainOutput(state.global_step, math.nan, {})
         return super().train(resume_from_checkpoint or None, **others)
 
