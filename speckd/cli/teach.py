@@ -13,14 +13,14 @@ def register(commands: Any) -> None:
         "teach",
         help="keep a teacher's likeliest tokens in a file",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Ask a teacher, here or behind a server, about given answers, and keep its K likeliest tokens at every\n"
-        "place in one file, with the probability of all others together. `distill --teacher-file FILE` then trains\n"
+        description="Ask a teacher, here or behind a server, about given answers, and keep its K likeliest tokens at\n"
+        "every place in one file, with the probability of all others together. `distill --teacher-file FILE` then trains\n"
         "without the teacher: with the gates topk (k up to K), none and random, at this temperature.",
         epilog="examples:\n"
         "  python -m speckd teach answers.jsonl heldout.jsonl --output answers.teach\n"
         "  python -m speckd distill answers.jsonl --eval-data heldout.jsonl --teacher-file answers.teach --output run\n"
-        "  python -m speckd teach answers.jsonl --server http://localhost:8000/v1 --student Qwen/Qwen2.5-0.5B-Instruct \\\n"
-        "      --output answers.teach\n"
+        "  python -m speckd teach answers.jsonl --server http://localhost:8000/v1 --output answers.teach \\\n"
+        "      --student Qwen/Qwen2.5-0.5B-Instruct\n"
         "      (the server must allow K log-probabilities: vllm serve MODEL --max-logprobs 64)",
     )
     command.add_argument("data", metavar="DATA", nargs="+", help="files of prompts with responses")
@@ -82,7 +82,8 @@ def _teach(options: argparse.Namespace) -> int:
         )
     size = file.path.stat().st_size
     print(
-        f"{file.n_rows:,} tokens of {file.n_examples:,} answers, {size / file.n_rows:.0f} bytes a token ({size / 1e6:,.1f} MB). "
+        f"{file.n_rows:,} tokens of {file.n_examples:,} answers, {size / file.n_rows:.0f} bytes a token "
+        f"({size / 1e6:,.1f} MB). "
         f"The {file.n_kept} tokens hold {file.mean_mass:.2%} of the teacher's probability on average, "
         f"{file.least_mass:.2%} at least."
     )
