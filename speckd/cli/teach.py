@@ -14,8 +14,8 @@ def register(commands: Any) -> None:
         help="keep a teacher's likeliest tokens in a file",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Ask a teacher, here or behind a server, about given answers, and keep its K likeliest tokens at\n"
-        "every place in one file, with the probability of all others together. `distill --teacher-file FILE` then trains\n"
-        "without the teacher: with the gates topk (k up to K), none and random, at this temperature.",
+        "every place in one file, with the probability of all others together. `distill --teacher-file FILE` then\n"
+        "trains without the teacher: with the gates topk (k up to K), none and random, at this temperature.",
         epilog="examples:\n"
         "  python -m speckd teach answers.jsonl heldout.jsonl --output answers.teach\n"
         "  python -m speckd distill answers.jsonl --eval-data heldout.jsonl --teacher-file answers.teach --output run\n"
