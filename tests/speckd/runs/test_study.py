@@ -98,7 +98,7 @@ def test_first_seeds_come_before_second_ones(plan_file: Path) -> None:
 
 
 def test_the_shipped_plans_can_be_read() -> None:
-    root = Path(__file__).parents[2] / "assets" / "study"
+    root = Path(__file__).parents[3] / "assets" / "study"
     sizes = {path.stem: len(read_plan(path).cells) for path in root.glob("*.toml")}
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert f"{sizes['screen']} runs" in readme and f"{sizes['confirm']} runs" in readme
