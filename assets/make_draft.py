@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "reverse-kl": {"divergence": "reverse_kl"},
     "jsd": {"divergence": "jsd"},
     "one-step": {"depth": 1},
+    "one-step-first": {"single": 0.6},
 }
 
 
@@ -84,19 +85,23 @@ def main() -> None:
             )
 
     data = read_draft_data(base, say)
-    rows, seconds_a_step = [], 1.0
+    rows = []
     for name in filter(None, options.variants.split(",")):
         settings = replace(base, output=str(options.output / name), steps=options.compare_steps, **VARIANTS[name])
         facts, figures = distill_draft(settings, on_progress=say, data=data)
         assert figures is not None
-        seconds_a_step = facts["seconds"] / facts["n_steps"]
         rows.append({"variant": name, "won": tokens_won(figures), **facts["held_out"], "seconds": facts["seconds"]})
         print(f"{name}: {tokens_won(figures):.3f} tokens won of 4; {in_words(figures)}", flush=True)
         (options.output / "compared.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     best = max(rows, key=lambda row: row["won"])["variant"] if rows else "forward-kl"
-    steps = max(options.compare_steps, int(60 * options.minutes / seconds_a_step))
+    seconds_a_step = next((row["seconds"] / options.compare_steps for row in rows if row["variant"] == best), 0.1)
     settings = replace(
-        base, output=str(options.output / "best"), eval_data=options.held_out, steps=steps, **VARIANTS[best]
+        base,
+        output=str(options.output / "best"),
+        eval_data=options.held_out,
+        steps=max(options.compare_steps, int(60 * options.minutes / seconds_a_step)),
+        save_every=100,
+        **VARIANTS[best],
     )
     held = read_held_out(settings, data)
     facts, figures = distill_draft(settings, on_progress=say, data=held)

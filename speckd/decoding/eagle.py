@@ -13,7 +13,7 @@ Source: EAGLE (arXiv 2401.15077), EAGLE-3's unrolled training (2503.01840), FR-S
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,18 +260,20 @@ def read_draft(folder: str | os.PathLike[str], teacher_sha256: str) -> tuple[Eag
 # --- drafting -------------------------------------------------------------------------------------------------------
 
 
+def cut_head(head: Head, vocabulary: Tensor) -> Head:
+    """A head that knows some tokens alone."""
+    bias = None if head.bias is None else head.bias.detach()[vocabulary]
+    return replace(head, weight=head.weight.detach()[vocabulary], bias=bias)
+
+
 class _Products:
     """The layer's weights, packed once and shared by all drafts over it."""
 
     def __init__(self, layer: EagleLayer, head: Head, vocabulary: Tensor, embedding: Tensor) -> None:
         shape = layer.shape
         self.shape, self.layer, self.embedding = shape, layer, embedding
-        self.head = Head(
-            head.weight[vocabulary].detach(),
-            None if head.bias is None else head.bias[vocabulary].detach(),
-            head.scale,
-            head.softcap,
-        )
+        self.whole_head, self.vocabulary = head, vocabulary
+        self.head = cut_head(head, vocabulary)
         plain = self.head.bias is None and self.head.scale == 1.0 and self.head.softcap is None
         self.head_matrix = Matrix([self.head.weight]) if plain and head.weight.dtype == torch.float32 else None
         self.fuse = Matrix([layer.fuse.weight])
@@ -312,13 +314,18 @@ class EagleDraft:
     def __init__(self, layer: EagleLayer, vocabulary: Tensor, teacher: Any, name: str = "eagle") -> None:
         embedding = teacher.get_input_embeddings().weight.detach()
         layer = layer.to(embedding.device, embedding.dtype)
-        self.name, self.vocabulary = name, vocabulary.to(embedding.device)
-        self._products = _Products(layer, Head.of(teacher), self.vocabulary, embedding)
+        self.name = name
+        self._products = _Products(layer, Head.of(teacher), vocabulary.to(embedding.device), embedding)
         self._reset()
+
+    vocabulary: Tensor
+    _more: Head | None
+    _order: Tensor | None
 
     def _reset(self) -> None:
         shape, embedding = self._products.shape, self._products.embedding
         self._cache = LayerCache(shape.n_kv, shape.head_width, embedding.device, embedding.dtype)
+        self.vocabulary, self._more, self._order = self._products.vocabulary, None, None
         self._forget(None)
 
     def _forget(self, expected: Tensor | None) -> None:
@@ -327,9 +334,24 @@ class EagleDraft:
         self._nodes = Nodes.empty()
         self._expected = expected  # (1 + nodes, H): the text's last expectation, then each node's
 
+    def _widen(self, prompt_ids: Tensor) -> None:
+        """Add the prompt's own tokens to the vocabulary: an answer often names what the question did."""
+        known = self._products.vocabulary
+        new = torch.unique(prompt_ids)
+        new = new[~torch.isin(new, known)]
+        if len(new):
+            self.vocabulary, self._order = torch.cat([known, new]).sort()
+            self._more = cut_head(self._products.whole_head, new)
+
+    def _logits(self, expected: Tensor) -> Tensor:
+        rows = self._products.logits(expected)
+        if self._more is None:
+            return rows
+        return torch.cat([rows, self._more.logits(expected)], -1)[:, self._order]
+
     def fresh(self) -> "EagleDraft":
         made = object.__new__(EagleDraft)
-        made.name, made.vocabulary, made._products = self.name, self.vocabulary, self._products
+        made.name, made._products = self.name, self._products
         made._reset()
         return made
 
@@ -339,11 +361,13 @@ class EagleDraft:
         assert features is not None and len(features) == len(ids), "each token comes with the feature that predicted it"
         self._cache.crop(self._n_text)
         tokens = torch.as_tensor(ids, dtype=torch.int64, device=self.vocabulary.device)
+        if not self._n_text:
+            self._widen(tokens)
         rows = self._products.inputs(tokens, features)
         places = torch.arange(self._n_text, self._n_text + len(rows), device=rows.device)
         expected = self._run(rows, places, None, only_last=True)
         self._forget(expected)
-        return self._products.logits(expected)[0]
+        return self._logits(expected)[0]
 
     @torch.inference_mode()
     def extend(self, tokens: Sequence[int], parents: Sequence[int]) -> Tensor:
@@ -360,7 +384,7 @@ class EagleDraft:
         mask = None if self._nodes.is_chain and len(nodes) == 1 else self._nodes.mask(nodes).to(device)
         expected = self._run(rows, places, mask)
         self._expected = torch.cat([self._expected, expected])
-        return self._products.logits(expected)
+        return self._logits(expected)
 
     def _run(self, rows: Tensor, places: Tensor, mask: Tensor | None, only_last: bool = False) -> Tensor:
         block, shape = self._products.block, self._products.shape

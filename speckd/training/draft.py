@@ -53,6 +53,7 @@ class DraftSettings:
         vocabulary: how many of the most frequent response tokens the draft may propose, those that end a turn included.
         inner: width of its MLP; None for the teacher's.
         depth: unrolled steps in training. decay: step j weighs decay**j (EAGLE-3: 0.8).
+        single: share of the optimizer's steps, at the start, that are not unrolled and so cost a fifth; 0 for none.
         divergence: a divergence of ours, or "acceptance": -log sum min(p, q) (SpecForge's lk_loss).
         gate: weighs each row as in gated distillation; "none" for all alike.
         epochs, steps, batch_size, learning_rate, warmup, weight_decay, clip: of AdamW (0.9, 0.95), on a cosine.
@@ -75,6 +76,7 @@ class DraftSettings:
     inner: int | None = None
     depth: int = 5
     decay: float = 0.8
+    single: float = 0.0
     divergence: str = "forward_kl"
     gate: str = "none"
     epochs: float = 1.0
@@ -93,6 +95,8 @@ class DraftSettings:
     def __post_init__(self) -> None:
         loss_named(self.divergence)
         gate_of(self.gate)
+        if not 0.0 <= self.single <= 1.0:
+            raise ValueError(f"single is {self.single}: choose a share of the steps, 0 to 1.")
         if self.vocabulary < 2 or self.depth < 1 or self.batch_size < 1 or not 0 < self.decay <= 1:
             raise ValueError(
                 "a draft needs a vocabulary from 2, a depth from 1, batches from 1 and a decay above 0 and up to 1."
@@ -113,6 +117,7 @@ def parse_draft(text: str) -> dict[str, Any]:
     if name != "eagle":
         raise ValueError(f"{name!r} is no draft that can be trained here: choose eagle.")
     known = {"vocab": ("vocabulary", int), "depth": ("depth", int), "inner": ("inner", int), "decay": ("decay", float)}
+    known["single"] = ("single", float)
     found: dict[str, Any] = {}
     for knob in knobs:
         key, _, value = knob.partition("=")
@@ -167,11 +172,11 @@ def gate_of(text: str) -> Gate:
 
 
 def batch_loss(
-    layer: EagleLayer, head: Head, embedding: Tensor, batch: Batch, settings: DraftSettings, gate: Gate
+    layer: EagleLayer, head: Head, embedding: Tensor, batch: Batch, settings: DraftSettings, gate: Gate, depth: int
 ) -> Tensor:
     """The weighted mean over unrolled steps of the mean loss of their rows: sum decay**j L_j / sum decay**j."""
     loss_of = loss_named(settings.divergence)
-    steps = unrolled(layer, embedding, batch, settings.depth)
+    steps = unrolled(layer, embedding, batch, depth)
     with torch.no_grad():
         teacher_logprobs = (
             logits_of(head, batch.root_features.flatten(0, 1)) - batch.log_total.flatten()[:, None]
@@ -285,8 +290,9 @@ def read_draft_data(
         torch.backends.cuda.matmul.allow_tf32 = True  # for the heads' products, whose sums stay in float32
     examples, held_out = _examples(pair, settings)
     vocabulary = most_frequent(examples, stop_token_ids(pair.teacher, pair.tokenizer), settings.vocabulary)
-    texts = _features(pair, settings, examples, report, stopping)
-    held = _features(pair, settings, held_out, report, stopping) if held_out else None
+    precision = torch.bfloat16 if settings.precision == "bf16" else None
+    texts = _features(pair, settings, examples, precision, report, stopping)
+    held = _features(pair, settings, held_out, None, report, stopping) if held_out else None
     if texts is None or (held_out and held is None):
         raise Stopped("Stopped while the teacher read the texts; what it has read is kept.")
     return DraftData(pair, vocabulary, texts, held)
@@ -344,6 +350,7 @@ def _features(
     pair: Pair,
     settings: DraftSettings,
     examples: Sequence[Example],
+    precision: torch.dtype | None,
     report: OnProgress,
     stopping: Callable[[], bool],
 ) -> DraftTexts | None:
@@ -353,7 +360,7 @@ def _features(
         pair.teacher_sha256,
         folder=Path(settings.output).expanduser() / "features" if settings.keep_features else None,
         batch_size=2 * settings.batch_size,
-        precision=torch.bfloat16 if settings.precision == "bf16" else None,
+        precision=precision,
         on_progress=lambda done, total: report(Progress("teacher", done, total, "teacher's features")),
         should_stop=stopping,
     )
@@ -452,7 +459,8 @@ class _Run:
             group["lr"] = self._rate()
         batch = self.texts.batch(picked)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            loss = batch_loss(self.layer, self.head, self.embedding, batch, self.settings, self.gate)
+            depth = 1 if self.step < self.settings.single * self.n_steps else self.settings.depth
+            loss = batch_loss(self.layer, self.head, self.embedding, batch, self.settings, self.gate, depth)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.layer.parameters(), self.settings.clip)
@@ -508,11 +516,12 @@ class _Run:
 def command_of(settings: DraftSettings) -> str:
     """The shell command that repeats a run."""
     knobs = {"vocab": settings.vocabulary, "depth": settings.depth, "inner": settings.inner, "decay": settings.decay}
+    knobs |= {"single": settings.single or None}
     draft = "eagle" + "".join(f":{name}={value}" for name, value in knobs.items() if value is not None)
     parts = ["python", "-m", "speckd", "distill", settings.data, "--output", settings.output, "--draft", draft]
     for item in fields(DraftSettings):
         value = getattr(settings, item.name)
-        if item.name in ("data", "output", "vocabulary", "depth", "inner", "decay") or value == item.default:
+        if item.name in ("data", "output", "vocabulary", "depth", "inner", "decay", "single") or value == item.default:
             continue
         if item.name == "keep_features":
             parts.append("--no-teacher-cache")

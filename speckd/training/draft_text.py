@@ -7,7 +7,7 @@ a folder is given, on disk in parts that are whole or absent, so that an interru
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,9 @@ def draft_texts(
     """
     trunk, head = teacher.get_decoder(), Head.of(teacher)
     device = head.weight.device
+    if precision is not None and device.type == "cpu":  # a GPU's products of float32 are fast enough
+        bias = None if head.bias is None else head.bias.to(precision)
+        head = replace(head, weight=head.weight.to(precision), bias=bias)
     lengths = [len(example.prompt_ids) + len(example.response_ids) for example in examples]
     order = sorted(range(len(examples)), key=lambda index: -lengths[index])
     parts: list[dict[str, Tensor]] = []

@@ -177,7 +177,7 @@ def test_settings_that_make_no_sense_are_refused(settings: DraftSettings, more: 
 
 
 def test_a_drafts_name_carries_its_knobs() -> None:
-    assert parse_draft("eagle:vocab=16384:inner=2048") == {"vocabulary": 16384, "inner": 2048}
+    assert parse_draft("eagle:vocab=16384:inner=2048:single=0.5") == {"vocabulary": 16384, "inner": 2048, "single": 0.5}
     for text, sentence in (
         ("medusa", "choose eagle"),
         ("eagle:width=3", "has no 'width'"),

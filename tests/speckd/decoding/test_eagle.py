@@ -107,6 +107,15 @@ def test_a_chain_does_not_see_what_other_roots_or_later_features_hold(layer: Eag
         assert not torch.allclose(step[:, 1], other[:, 1], atol=1e-3)
 
 
+def test_the_prompts_own_tokens_may_be_drafted(layer: EagleLayer, teacher: Any, features: torch.Tensor) -> None:
+    narrow, wide = EagleDraft(layer, torch.tensor([31, 60]), teacher), EagleDraft(layer, VOCABULARY, teacher)
+    rows, all_rows = narrow.commit(TEXT, before(features), []), wide.commit(TEXT, before(features), [])
+    assert narrow.vocabulary.tolist() == [*TEXT, 60]
+    torch.testing.assert_close(rows, all_rows[narrow.vocabulary - 20], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(narrow.extend([40], [-1]), wide.extend([40], [-1])[:, narrow.vocabulary - 20])
+    assert narrow.fresh().vocabulary.tolist() == [31, 60]
+
+
 def test_a_draft_comes_back_from_its_file(layer: EagleLayer, tmp_path: Path) -> None:
     save_draft(tmp_path / "draft", layer, VOCABULARY, "ab" * 32, {"n_steps": 3})
     again, vocabulary, head = read_draft(tmp_path / "draft", "ab" * 32)
