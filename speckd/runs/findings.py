@@ -38,7 +38,8 @@ def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequenc
     confirmed = [row for row in rows if asked & set(str(row.get("part", "")).split("+"))]
     confirmed = [row for row in confirmed if row["study"] == _commonest(confirmed)]
     sections = [("Answers", answers_table(answers(questions, confirmed), _floor(questions, confirmed)))]
-    for part in dict.fromkeys(question.part for question in questions):
+    parts = [part for question in questions for part in (question.part, question.less) if part]
+    for part in dict.fromkeys(parts):
         chosen = [row for row in confirmed if part in str(row["part"]).split("+")]
         if chosen:
             sections.append((f"Arms of {part}", arms_table(chosen)))
