@@ -38,6 +38,9 @@ def register(commands: Any) -> None:
     command.add_argument(
         "--max-length", type=int, default=1024, help="tokens of prompt and response, as in training (1024)"
     )
+    command.add_argument(
+        "--turns", choices=("all", "last"), default="all", help="of a conversation, as in training (all)"
+    )
     command.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help="what to do at a bad line (stop)")
     command.add_argument("--batch-size", type=int, default=8, help="texts at once (8)")
     command.set_defaults(command=_teach)
@@ -68,7 +71,7 @@ def _teach(options: argparse.Namespace) -> int:
         source = LocalTeacher(model, name, checksum, n_kept=options.kept, temperature=options.temperature)
     examples = []
     for path in options.data:
-        read = read_examples(path, tokenizer, max_length=options.max_length, on_bad=options.on_bad)
+        read = read_examples(path, tokenizer, max_length=options.max_length, on_bad=options.on_bad, turns=options.turns)
         print(f"{path}: {read.summary()}")
         examples += read.examples
     with progress_bars() as follow:

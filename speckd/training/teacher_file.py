@@ -47,7 +47,7 @@ class Source(Protocol):
     vocabulary_size: int
 
     def top_tokens(self, examples: Sequence[Example]) -> list[TopTokens]:
-        """The rows of each example's response, one TopTokens an example."""
+        """The rows of each example's response that are trained, one TopTokens an example."""
 
 
 def _key(example: Example) -> bytes:
@@ -103,7 +103,7 @@ def write_teacher_file(
         batch = todo[start : start + batch_size]
         answers = source.top_tokens([example for _, example in batch])
         for (key, example), rows in zip(batch, answers, strict=True):
-            assert len(rows) == len(example.response_ids) and rows.n_kept == source.n_kept
+            assert len(rows) == example.n_trained and rows.n_kept == source.n_kept
             parts.add(key, rows)
         if on_progress is not None:
             on_progress(len(wanted) - len(todo) + start + len(batch), len(wanted))

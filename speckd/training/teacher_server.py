@@ -107,6 +107,7 @@ class TeacherServer:
             )
         ids = torch.zeros(len(example.response_ids), self.n_kept, dtype=torch.int64)
         logprobs = torch.zeros(len(example.response_ids), self.n_kept, dtype=torch.float64)
+        trained = example.trained or [True] * len(example.response_ids)
         for row, entries in enumerate(told[first:length]):
             # The text's own token comes too, wherever it stands: K by likelihood, of equals the lower id first.
             ranked = sorted((-float(entry["logprob"]), int(token)) for token, entry in entries.items())[: self.n_kept]
@@ -118,8 +119,9 @@ class TeacherServer:
             ids[row] = torch.tensor([token for _, token in ranked])
             logprobs[row] = torch.tensor([-value for value, _ in ranked])
             self._compare_words(entries)
-        kept = logprobs.exp().sum(-1)
-        rest = (1.0 - kept).clamp(min=LEAST_REST).log()
+        chosen = torch.tensor(trained, dtype=torch.bool)
+        ids, logprobs = ids[chosen], logprobs[chosen]
+        rest = (1.0 - logprobs.exp().sum(-1)).clamp(min=LEAST_REST).log()
         return TopTokens(ids, logprobs.float(), rest.float())
 
     def _compare_words(self, entries: dict[str, Any]) -> None:

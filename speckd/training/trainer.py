@@ -216,7 +216,12 @@ class SpecKDTrainer(Trainer):
             return batch
         rows = uncollate(batch)
         asked = [
-            Example(row["input_ids"][: row["n_prompt"]], row["input_ids"][row["n_prompt"] :], row["number"])
+            Example(
+                row["input_ids"][: row["n_prompt"]],
+                row["input_ids"][row["n_prompt"] :],
+                row["number"],
+                trained=row["trained"],
+            )
             for row in (rows[index] for index in absent)
         ]
         told = list(batch["teacher_hidden"])
@@ -493,10 +498,6 @@ def _as_examples(source: Any, pair: Pair, args: SpecKDConfig, needs_response: bo
             turns=args.turns,  # type: ignore[arg-type]
         )
     check_lengths(pair, found.examples)
-    if is_elsewhere(pair.teacher) and any(example.trained is not None for example in found.examples):
-        raise ValueError(
-            "the teacher is elsewhere and tells of one answer a text, a conversation has several: choose turns='last'."
-        )
     if needs_response and not found.n_response_tokens:
         raise ValueError(
             "the data holds no response token: give responses, or let the teacher or the student write them."

@@ -12,6 +12,7 @@ import torch
 
 import speckd
 from speckd.data import Example
+from speckd.top_tokens import TopTokens
 from speckd.training.teacher_cache import tokenizer_sha256
 from speckd.training.teacher_file import LocalTeacher, TeacherFile, TeacherFileError, write_teacher_file
 from speckd.training.teacher_server import KEY_VARIABLE, ServerError, TeacherServer
@@ -240,6 +241,19 @@ def test_a_server_over_the_packaged_teacher_tells_what_the_teacher_here_would(pa
     finally:
         server.http.shutdown()
         server.http.server_close()
+
+
+def test_of_a_conversation_only_the_turns_that_train_are_told(
+    served: Served, tiny_pair: speckd.Pair, source: LocalTeacher, checksum: str, tmp_path: Path
+) -> None:
+    example = Example([1, 2, 3], [4, 5, 6, 7, 8], 1, trained=[True, True, False, False, True])
+    told = TeacherServer(served.url, tokenizer=tiny_pair.tokenizer, n_kept=K).top_tokens([example])[0]
+    file = write_teacher_file(tmp_path / "t.teach", source, [example], checksum)
+    expected = TopTokens.of(logits_of(tiny_pair, example)[[0, 1, 4]], K)
+    for rows in (told, file.rows(example)):
+        assert torch.equal(rows.ids, expected.ids)
+        torch.testing.assert_close(rows.rest.exp(), expected.rest.exp(), rtol=1e-3, atol=1e-6)
+    assert Example([1, 2, 3], [4, 5, 6, 7, 8], 1) not in file  # all turns are another question
 
 
 def test_a_file_can_be_made_from_a_server(
