@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speckd import html
 from speckd.divergences import DIVERGENCES
 from speckd.draws import K_MAX, Draws
 from speckd.files import write_whole
@@ -262,6 +263,10 @@ class Trace:
         for name, values in named.items():
             if values.shape[0] != n:
                 raise ValueError(f"This trace is broken: {name} has {values.shape[0]} rows for {n} tokens.")
+
+    def _repr_html_(self) -> str:
+        """The picture of a downloaded page, for a notebook: strip, verdict, the gate's controls."""
+        return html.framed(html.to_html(self), height=860)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """The trace as JSON text, also written to ``path`` (whole or not at all) when one is given. Nothing is lost.

@@ -92,6 +92,12 @@ window.picture = SpecKD.showAlone(document.getElementById("page"), SpecKD.readTr
     return page
 
 
+def framed(page: str, height: int = 640) -> str:
+    """A whole page inside a notebook's cell: its scripts run there and reach nothing around them."""
+    frame = f'sandbox="allow-scripts" style="width:100%;height:{height}px;border:0" title="SpecKD Lab"'
+    return f'<iframe {frame} srcdoc="{html.escape(page)}"></iframe>'
+
+
 def _title(prompt: str) -> str:
     line = " ".join(prompt.split())
     return (line if len(line) <= 60 else line[:59] + "…") + " · SpecKD Lab"

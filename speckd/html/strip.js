@@ -22,7 +22,7 @@ class TokenStrip {
     this.pinned = -1;
     this.unspoken = new Set(); // tokens whose spoken label is out of date
     this.timer = 0;
-    const about = { role: "listbox", "aria-orientation": "horizontal", tabindex: "-1" };
+    const about = { role: "listbox", "aria-orientation": "horizontal", tabindex: "-1", dir: "auto" };
     this.element = el("div", { class: "sk-strip", ...about });
     root.append(this.element);
     this.setInterlinear(interlinear);

@@ -36,7 +36,7 @@ from speckd.jobs import OnProgress, Progress, Stopped
 from speckd.pairs import Pair, load_pair
 from speckd.rollouts import Sampling, is_complete, write_rollouts
 from speckd.runs.recording import OnEvent, Recorder
-from speckd.runs.report import RunRecord, held_out_table, to_csv, to_html, to_markdown
+from speckd.runs.report import RunRecord, Runs, held_out_table, to_csv, to_html, to_markdown
 from speckd.runs.settings import DistillSettings, command_of, options_of
 from speckd.runs.telling import model_card, seed_spread, verdict
 from speckd.training.callbacks import RowCallback
@@ -66,7 +66,7 @@ def distill(
     watch: Watch | None = None,
     on_trained: OnTrained | None = None,
     keep_student: bool = True,
-) -> list[RunRecord]:
+) -> Runs:
     """Train one student a gate, and write everything a person may want to keep.
 
     Args:
@@ -106,7 +106,7 @@ def distill(
         on_trained,
         keep_student,
     )
-    records: list[RunRecord] = []
+    records = Runs()
     for number, gate in enumerate(settings.gates):
         racer = settings.racer(gate)
         if main and len(settings.gates) > 1:

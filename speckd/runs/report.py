@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from speckd.html import framed
+
 Row = Mapping[str, Any]
 
 
@@ -33,6 +35,13 @@ class RunRecord:
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+
+
+class Runs(list[RunRecord]):
+    """The students of one race, in order. A notebook shows it as its report: held-out figures and curves."""
+
+    def _repr_html_(self) -> str:
+        return framed(to_html(self, " against ".join(run.name for run in self) or "No run"), height=900)
 
 
 TRAINING = {  # column of the log -> (words, unit)

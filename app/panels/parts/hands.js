@@ -225,7 +225,7 @@ function gradient(node) {
   let weight = node.weight;
   const tell = () => {
     bars.draw(weight);
-    told.textContent = tr("All pushes together: {sum} of weight times total variation {tvd}.", {
+    told.textContent = tr("All pushes of these bars together: {sum}, the weight times half the sum of their differences, {tvd}.", {
       sum: SpecKD.number(weight * (1 - bars.overlap())),
       tvd: SpecKD.number(1 - bars.overlap()),
     });
