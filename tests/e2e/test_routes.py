@@ -34,7 +34,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def raw(server: Server, target: str, method: str = "GET", more: str = "") -> tuple[int, bytes]:
     """Status and body of a request whose target is sent byte by byte as it is: no client tidies it."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
-        line.sendall(f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n".encode())
+        head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n"
+        line.sendall(f"{head}{more}\r\n".encode())
         answer = b""
         while piece := line.recv(65536):
             answer += piece
@@ -321,8 +322,8 @@ def proxied(tmp_path: Path) -> Iterator[str]:
                         for piece in answer.iter_raw():
                             self.wfile.write(piece)
                             self.wfile.flush()
-                    except OSError:
-                        pass  # the browser has left
+                    except (OSError, httpx.TransportError):
+                        pass  # the browser has left, or the server ends
                 self.close_connection = True
 
             do_GET = do_POST = do_HEAD = pass_on
