@@ -5,6 +5,7 @@ What a line of data may look like stands in ``forms.py``, and how a conversation
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -370,6 +371,8 @@ def token_text(tokenizer: Any, token_id: int) -> str:
     text = tokenizer.decode([token_id])
     if "�" not in text:
         return text
+    if piece := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", raw):  # SentencePiece's byte fallback
+        return f"<{piece[1].upper()}>"
     try:
         return "<" + " ".join(f"{_BYTE_OF[letter]:02X}" for letter in raw) + ">"
     except KeyError:

@@ -88,7 +88,10 @@ def _text_config(model: Any) -> Any:
 
 def _scale(config: Any) -> float:
     """The factor of the logits: families name it differently, and two use one name for a factor and for its inverse."""
-    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    cohere = config.model_type.startswith(
+        "cohere"
+    )  # MPT's configuration has the name too, and its model no such factor
+    scale = (getattr(config, "logit_scale", None) or 1.0) if cohere else 1.0
     scale *= getattr(config, "lm_head_multiplier", None) or 1.0  # Falcon-H1
     scaling = getattr(config, "logits_scaling", None) or 1.0
     scale = scale * scaling if config.model_type == "hyperclovax" else scale / scaling  # Granite, MiniCPM3 divide

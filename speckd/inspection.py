@@ -17,7 +17,7 @@ from speckd.data import token_text
 from speckd.draws import K_MAX, Draws, answer_uniforms, draw_and_verify, row_uniforms
 from speckd.heads import Head, hidden_rows, positions_of, trunk_of
 from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
-from speckd.pairs import Model, Pair
+from speckd.pairs import Model, Pair, check_ids
 from speckd.ranks import rank_of, top_tokens
 from speckd.rollouts import Sampling, generate_batch
 from speckd.trace import TopTokens, Trace, selector_ranks
@@ -93,6 +93,7 @@ def inspect(
                 response_ids = forced + _write_response(
                     pair, source, prompt_ids + forced, sampling, report, stopping, forced
                 )
+        check_ids(pair, prompt_ids + response_ids, "the text")
         input_ids = torch.tensor([prompt_ids + response_ids], device=pair.device)
         n_prompt, n_tokens = len(prompt_ids), len(response_ids)
 

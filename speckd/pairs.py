@@ -178,6 +178,7 @@ def load_pair(
         teacher_model, teacher_sha256 = source.load(precision, teacher, teacher_options), source.sha256
     report(Progress("load", 1, 3, "teacher loaded"))
 
+    n_shared = 2**31
     if student in STUDENTS:
         if source is not None and teacher != PACKAGED:
             raise ValueError(
@@ -195,19 +196,26 @@ def load_pair(
             tokenizer = _load_tokenizer(source.words if source is not None else base, student)
         else:
             student_model = _load_model(student_folder, precision, student, student_options)
+            if not Path(student).expanduser().is_dir():  # an adapter on it then names the Hub's model, no cache folder
+                student_model.name_or_path = student_model.config.name_or_path = student
             tokenizer = _load_tokenizer(student_folder, student)
             if source is not None:
-                tokenizer = _shared_tokenizer(_load_tokenizer(source.words, teacher), tokenizer)
+                tokenizer, n_shared = _shared_tokenizer(_load_tokenizer(source.words, teacher), tokenizer)
         student_sha256 = fingerprint(student_folder)
     if merge and hasattr(student_model, "merge_and_unload"):
         student_model = student_model.merge_and_unload()
     report(Progress("load", 2, 3, "student loaded"))
 
-    vocabulary_size = shared_vocabulary(teacher_model, student_model, tokenizer)
+    vocabulary_size = min(n_shared, shared_vocabulary(teacher_model, student_model, tokenizer))
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= vocabulary_size:
+        tokenizer.pad_token = tokenizer.eos_token  # a [PAD] that only one model has has no row in the other
     for model, what in ((teacher_model, "teacher"), (student_model, "student")):
         if not is_elsewhere(model):
             settle(model, where, what)
-    report(Progress("load", 3, 3, "pair ready"))
+    missing = left_out(tokenizer, vocabulary_size)
+    words = ", ".join(f"{index} {token!r}" for index, token in list(missing.items())[:4])
+    more = ", ..." if len(missing) > 4 else ""
+    report(Progress("load", 3, 3, f"pair ready; left out: {words}{more}" if missing else "pair ready"))
     return Pair(
         teacher=teacher_model,
         student=student_model,
@@ -545,39 +553,75 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _shared_tokenizer(teacher_tokenizer: Any, student_tokenizer: Any) -> Any:
-    """The tokenizer of both: the student's, with the teacher's chat template where the student has none."""
+def _shared_tokenizer(teacher_tokenizer: Any, student_tokenizer: Any) -> tuple[Any, int]:
+    """The tokenizer of both, and below which id the two agree.
+
+    It is the student's, with the teacher's chat template where the student has none. Added tokens that only one of the
+    two knows (a fine-tune's [PAD], a younger model's tool marks) are left out, with every id behind the first of them.
+
+    Raises:
+        ValueError: the two differ in more than added tokens.
+    """
     teacher_vocabulary, student_vocabulary = teacher_tokenizer.get_vocab(), student_tokenizer.get_vocab()
-    if teacher_vocabulary != student_vocabulary:
-        sizes = f"student vocabulary {len(student_vocabulary)}, teacher vocabulary {len(teacher_vocabulary)}"
-        common = sum(teacher_vocabulary.get(token) == index for token, index in student_vocabulary.items())
-        raise ValueError(
-            f"{sizes} ({common} tokens in common): a per-token divergence needs one shared vocabulary. "
-            "Choose two models of one family."
-        )
+    n_shared = 2**31  # padded rows of both heads may count too
+    differing = dict(teacher_vocabulary.items() ^ student_vocabulary.items())
+    if differing:
+        added = teacher_tokenizer.get_added_vocab() | student_tokenizer.get_added_vocab()
+        if not set(differing) <= set(added):
+            sizes = f"student vocabulary {len(student_vocabulary)}, teacher vocabulary {len(teacher_vocabulary)}"
+            common = sum(teacher_vocabulary.get(token) == index for token, index in student_vocabulary.items())
+            raise ValueError(
+                f"{sizes} ({common} tokens in common): a per-token divergence needs one shared vocabulary. "
+                "Choose two models of one family."
+            )
+        places = (words.get(token) for token in differing for words in (teacher_vocabulary, student_vocabulary))
+        n_shared = min(place for place in places if place is not None)
     if student_tokenizer.chat_template is None:
         student_tokenizer.chat_template = teacher_tokenizer.chat_template
-    return student_tokenizer
+    return student_tokenizer, n_shared
 
 
 def shared_vocabulary(teacher: Model, student: Model, tokenizer: Any) -> int:
     """How many rows of the vocabulary both heads have.
 
     Heads are often padded beyond the tokenizer, and differently within a family (Qwen2.5: 151,936 rows and 152,064 for
-    151,665 tokens). Rows that only one of them has can never be proposed to the other.
+    151,665 tokens). Rows that only one of them has can never be proposed to the other. An added token may lie beyond
+    the rows (Gemma 3's image token): a text that holds it is refused when it comes.
 
     Raises:
-        ValueError: a head has fewer rows than the tokenizer has tokens.
+        ValueError: a head has fewer rows than the tokenizer has tokens, added ones not counted.
     """
     if is_elsewhere(teacher):
         teacher_rows = teacher.vocabulary_size
     else:
         teacher_rows = teacher.get_output_embeddings().weight.shape[0]
     student_rows = student.get_output_embeddings().weight.shape[0]
-    n_tokens = max(tokenizer.get_vocab().values()) + 1
+    added = tokenizer.get_added_vocab()
+    n_tokens = max((index for token, index in tokenizer.get_vocab().items() if token not in added), default=-1) + 1
     if min(teacher_rows, student_rows) < n_tokens:
         raise ValueError(
             f"student vocabulary {student_rows}, teacher vocabulary {teacher_rows}, tokenizer {n_tokens}: a per-token "
             "divergence needs one shared vocabulary. Choose two models of one family."
         )
     return min(teacher_rows, student_rows)
+
+
+def left_out(tokenizer: Any, vocabulary_size: int) -> dict[int, str]:
+    """The tokens that a pair cannot read, since only one of its models has them: id -> token."""
+    found = {index: token for token, index in tokenizer.get_vocab().items() if index >= vocabulary_size}
+    return dict(sorted(found.items()))
+
+
+def check_ids(pair: Pair, ids: Sequence[int], what: str) -> None:
+    """Refuse a text that holds a token which only one of the two models has.
+
+    Raises:
+        ValueError: with the token.
+    """
+    if ids and max(ids) >= pair.vocabulary_size:
+        token = next(token for token in ids if token >= pair.vocabulary_size)
+        word = pair.tokenizer.convert_ids_to_tokens(token)
+        raise ValueError(
+            f"{what} holds {word!r} (id {token}), which is beyond the {pair.vocabulary_size:,} tokens that teacher and "
+            "student share. Take it out of the text or of the chat template."
+        )

@@ -272,7 +272,7 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         if race.keep_student:
             _write_student(output, pair, record, settings)
         if not settings.keep_checkpoints:
-            shutil.rmtree(output / "checkpoints", ignore_errors=True)
+            _drop_checkpoints(output / "checkpoints")
     if race.on_trained is not None:
         race.on_trained(pair, record)
     _wait_for_main_process()
@@ -308,6 +308,14 @@ def _reference(race: _Race, settings: DistillSettings) -> Any | None:
         return None
     named = settings.reference
     return race.load(settings.teacher, named, device=settings.device, dtype=settings.dtype, merge=True).student
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints, and nothing else: loggers such as TensorBoard keep their events beside them."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _probe(pair: Pair, held_out: Examples | None, settings: DistillSettings) -> Probe | None:

@@ -114,7 +114,11 @@ class DistillSettings:
     epochs: float = _training(1.0, "passes over the data, without --steps")
     batch_size: int = _training(defaults.BATCH_SIZE, "examples of a process at once")
     accumulate: int = _training(1, "batches a step")
-    learning_rate: float = _training(defaults.LEARNING_RATE, "highest; the default is for LoRA")
+    learning_rate: float = _training(
+        None,
+        f"highest ({defaults.LEARNING_RATE:g} for an adapter, {defaults.LEARNING_RATE_FULL:g} with --full)",
+        kind=float,
+    )
     warmup: int = _training(defaults.WARMUP_STEPS, "steps in which the rate rises")
     schedule: str = _training(defaults.SCHEDULE, "of the rate: cosine, linear, constant_with_warmup, ...")
     weight_decay: float = _training(0.0, "of AdamW")
@@ -137,6 +141,8 @@ class DistillSettings:
     name: str = _written("student", "of the student, in its model card")
 
     def __post_init__(self) -> None:
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", _default_rate(self.full))
         for item in fields(self):
             choices = item.metadata.get("choices")
             if choices and getattr(self, item.name) not in choices:
@@ -216,12 +222,17 @@ def racer_folder(gate: str) -> str:
     return gate_from_text(gate).name + "".join(f"-{part.replace('=', '')}" for part in gate.split(":")[1:])
 
 
+def _default_rate(full: bool) -> float:
+    return defaults.LEARNING_RATE_FULL if full else defaults.LEARNING_RATE
+
+
 def command_of(settings: DistillSettings) -> str:
     """The shell command that repeats a run."""
     parts = ["python", "-m", "speckd", "distill", settings.data, "--output", settings.output]
     for item in fields(DistillSettings):
         value = getattr(settings, item.name)
-        if item.name in ("data", "output", "gates") or value == item.default:
+        default = _default_rate(settings.full) if item.name == "learning_rate" else item.default
+        if item.name in ("data", "output", "gates") or value == default:
             continue
         option = "--" + item.name.replace("_", "-")
         if item.name == "teacher_cache":

@@ -31,6 +31,7 @@ class SpecKDConfig(TrainingArguments):
         on_bad: "stop" at a bad line of data, or "skip" it and count it.
         chat_template_kwargs: switches of the chat template, such as {"enable_thinking": False}; a dict, or its JSON.
         turns: "all" turns of the assistant in a conversation are trained, or the "last" alone.
+        disable_dropout: switch the student's dropout off, so that the curve does not depend on the number of processes.
         teacher_cache: folder of the teacher's hidden states, or None.
         stop_file: when this file appears the run ends after the step at hand, and keeps what was reached.
         ce_share: s of the loss (1 - s) L + s CE, with the cross-entropy of the response's own tokens, 0 to 1.
@@ -61,6 +62,7 @@ class SpecKDConfig(TrainingArguments):
     on_bad: str = "stop"
     chat_template_kwargs: dict | str | None = None
     turns: str = "all"
+    disable_dropout: bool = True
     teacher_cache: str | None = None
     stop_file: str | None = None
     eval_k: int = DEFAULT_K
@@ -110,6 +112,9 @@ class SpecKDConfig(TrainingArguments):
         self.chat_template_kwargs = template_switches(self.chat_template_kwargs)
         if self.turns not in ("all", "last"):
             raise ValueError(f"turns is {self.turns!r}: choose 'all' or 'last'.")
+        if self.neftune_noise_alpha is not None or self.label_smoothing_factor:
+            name = "neftune_noise_alpha" if self.neftune_noise_alpha is not None else "label_smoothing_factor"
+            raise ValueError(f"{name} is not offered: the loss is against the teacher's distribution. Leave it out.")
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
             raise ValueError("there are no steps to train: choose max_steps or num_train_epochs above 0.")
         if not 0 < self.learning_rate <= 10:

@@ -1,5 +1,6 @@
 """The student: what may be trained, fresh adapters, writing and loading."""
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,7 @@ def prepare_student(
         if full:
             raise ValueError("the student is an adapter: it continues as one. Merge it first to train in full.")
         for name, parameter in student.named_parameters():
-            if "lora_" in name:
+            if "lora_" in name or ".modules_to_save." in name:  # whole modules that the adapter trains beside its own
                 parameter.data = parameter.data.float()
                 parameter.requires_grad_(True)
         for settings in student.peft_config.values():
@@ -94,7 +95,32 @@ def prepare_student(
             student = _fresh_packaged_student(pair, settings)
         else:
             student = get_peft_model(student, settings)
+            _say_what_stays_frozen(student)
     return replace(pair, student=student.to(pair.device))
+
+
+def _say_what_stays_frozen(student: Any) -> None:
+    """Experts are no linear layers, so an adapter on "all-linear" does not reach them: a person should know."""
+    names = [name for name, _ in student.named_parameters() if ".experts." in name]
+    if names and not any("lora_" in name for name in names):
+        warnings.warn(
+            "the student is a mixture of experts, and the adapter reaches none of them: the experts stay as they are, "
+            "and the router's auxiliary loss is no part of the loss. Train in full (full=True) to reach them.",
+            stacklevel=3,
+        )
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch every dropout of a model off: with it the curve would depend on the number of processes.
+
+    Some are modules, some are rates that a layer hands to its attention.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ("drop" in name):
+                setattr(module, name, 0.0)
 
 
 def _fresh_packaged_student(pair: Pair, settings: Any) -> nn.Module:
@@ -141,10 +167,29 @@ def save_student(
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is written with the figures
     else:
         use_cache, student.config.use_cache = student.config.use_cache, True
+        if dtype is not None:
+            state_dict = _cast(state_dict if state_dict is not None else student.state_dict(), dtype)
         student.save_pretrained(str(folder), state_dict=state_dict)
         student.config.use_cache = use_cache
+        if dtype is not None:
+            file = folder / "config.json"
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            settings["dtype"] = str(dtype).removeprefix("torch.")
+            file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
+
+
+def _cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights in another dtype; those that were one tensor stay one."""
+    made: dict[tuple[int, torch.Size], Tensor] = {}
+    cast = {}
+    for name, value in weights.items():
+        key = (value.data_ptr(), value.shape)
+        if key not in made:
+            made[key] = value.detach().to(dtype) if value.is_floating_point() else value
+        cast[name] = made[key]
+    return cast
 
 
 def load_student(student: Any, folder: Path) -> None:

@@ -46,7 +46,7 @@ from speckd.training.callbacks import TrainingBar, Watch
 from speckd.training.checkpoints import MARKER, drop_incomplete, last_checkpoint, mark_complete, write_errors
 from speckd.training.config import SpecKDConfig
 from speckd.training.given import check_elsewhere, pair_of
-from speckd.training.prepare import check_trainable, load_student, save_student
+from speckd.training.prepare import check_trainable, disable_dropout, load_student, save_student
 from speckd.training.teacher_cache import TeacherCache, tokenizer_sha256
 from speckd.training.teacher_file import TeacherFile
 
@@ -125,6 +125,12 @@ class SpecKDTrainer(Trainer):
             for packed in [pair.student, *([] if is_elsewhere(pair.teacher) else [pair.teacher]), reference]:
                 if packed is not None:
                     check_packing(packed)
+        if args.disable_dropout:
+            disable_dropout(pair.student)
+        if isinstance(eval_dataset, dict) and not hasattr(eval_dataset, "num_rows"):  # of a DatasetDict one is chosen
+            raise ValueError(
+                "eval_dataset is a dict of data sets: give one, and score the others with trainer.evaluate(other)."
+            )
         needs_response = args.student_share < 1
         cache: Any = pair.teacher if isinstance(pair.teacher, TeacherFile) else None
         if args.teacher_cache is not None:
@@ -395,6 +401,16 @@ class SpecKDTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def predict(self, *_: Any, **__: Any) -> Any:
+        """Not offered: there are no labels to predict here.
+
+        Raises:
+            ValueError: always, with the way to figures and to answers.
+        """
+        raise ValueError(
+            "predict() is not offered: evaluate() gives held-out figures, and speckd.rollouts writes a model's answers."
+        )
 
     def _rouge(self, examples: Examples) -> float:
         """ROUGE-L of greedy answers; every process computes the same, the teacher's answers are made once."""

@@ -1,5 +1,6 @@
 """Held-out figures: the definitions worked by a plain loop, and ROUGE-L by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,7 +46,7 @@ def test_scores_are_means_over_response_tokens(pair: speckd.Pair) -> None:
 
 
 def test_a_student_equal_to_its_teacher_has_perfect_scores(pair: speckd.Pair) -> None:
-    twins = SimpleNamespace(teacher=pair.teacher, student=pair.teacher, tokenizer=pair.tokenizer, device=pair.device)
+    twins = replace(pair, student=pair.teacher)
     examples = read_examples(training_pair.ROWS[:5], pair.tokenizer).examples
     scores = evaluate_pair(twins, examples, n_rouge=2, max_new_tokens=8)
     assert scores.divergence == pytest.approx(0, abs=1e-5)
@@ -102,3 +103,28 @@ def test_rouge_of_answers_compares_greedy_answers(pair: speckd.Pair) -> None:
     assert 0 <= rouge_of_answers(pair, examples, 8) <= 1
     given = rouge_of_answers(pair, examples, 8, references=["zz"] * 3)
     assert given == 0
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "expected"),
+    [
+        ("Небо синее", "небо синее", 1.0),
+        ("天空是蓝色的", "天空是红色的", 5 / 6),
+        ("السماء زرقاء", "السماء زرقاء", 1.0),
+        ("आसमान नीला है", "आसमान नीला था", 2 / 3),
+        ("ท้องฟ้า", "ท้องฟ้า", 1.0),
+        ("It's the sky.", "its the SKY", 0.5714285714285714),
+    ],
+)
+def test_rouge_l_holds_for_any_script(reference: str, answer: str, expected: float) -> None:
+    assert rouge_l(reference, answer) == pytest.approx(expected)
+
+
+def test_a_text_longer_than_the_models_positions_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    from tests import tiny
+
+    folders = [str(tiny.save_model(tmp_path / name, context=length)) for name, length in (("a", 64), ("b", 48))]
+    pair = speckd.load_pair(*folders, device="cpu")
+    examples = read_examples([{"prompt": "a" * 10, "response": "b" * 40}], pair.tokenizer).examples
+    with pytest.raises(ValueError, match=r"line 1 is 7\d tokens long, and the student reads at most 48"):
+        evaluate_pair(pair, examples)

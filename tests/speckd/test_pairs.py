@@ -260,3 +260,29 @@ def test_the_raw_student_is_six_layers_with_the_teachers_weights(packaged_pair: 
     for place, index in enumerate(kept):
         own = raw.model.layers[place].mlp.up_proj.weight
         assert torch.equal(own, packaged_pair.teacher.model.layers[index].mlp.up_proj.weight)
+
+
+def test_added_tokens_of_one_model_are_left_out_and_a_text_that_holds_one_is_refused(tmp_path: Path) -> None:
+    teacher = tiny.save_model(tmp_path / "teacher", padded_rows=4)
+    student = tiny.save_model(tmp_path / "student", padded_rows=4, seed=5)
+    words = tiny.tokenizer()
+    n_shared = len(words)
+    words.add_special_tokens({"pad_token": "[PAD]"})
+    words.save_pretrained(student)
+    said = []
+    pair = speckd.load_pair(str(teacher), str(student), device="cpu", on_progress=said.append)
+    assert pair.vocabulary_size == n_shared and pair.tokenizer.pad_token_id < n_shared
+    assert f"left out: {n_shared} '[PAD]'" in said[-1].text
+    trace = speckd.inspect(pair, "Why?", response="No.")
+    assert trace.topk_threshold.max() <= n_shared
+    with pytest.raises(ValueError, match=r"the text holds '\[PAD\]' \(id \d+\), which is beyond"):
+        speckd.inspect(pair, "Why?", response="No [PAD].")
+
+
+def test_an_added_token_beyond_the_heads_rows_is_no_reason_to_refuse_a_pair(tmp_path: Path) -> None:
+    """Gemma 3's image token has an id and no row."""
+    folder = tiny.save_model(tmp_path / "model")
+    words = tiny.tokenizer()
+    words.add_tokens(["<image>"])
+    words.save_pretrained(folder)
+    assert speckd.load_pair(str(folder), str(folder), device="cpu").vocabulary_size == len(words) - 1

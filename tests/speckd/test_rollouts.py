@@ -11,7 +11,15 @@ import speckd
 from speckd.conversations import encode_prompt
 from speckd.data import read_examples
 from speckd.draws import draw_from_nucleus
-from speckd.rollouts import Sampling, batches_by_length, generate, generate_batch, is_complete, write_rollouts
+from speckd.rollouts import (
+    Sampling,
+    batches_by_length,
+    generate,
+    generate_batch,
+    is_complete,
+    stop_token_ids,
+    write_rollouts,
+)
 from speckd.training.teacher_cache import teacher_rows
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Hi", "Why is it so?", "Tell me.", "a b c d e f", "x")]
@@ -164,3 +172,38 @@ def test_a_setting_that_makes_no_sense_is_one_sentence(settings: dict[str, Any],
 def test_a_prompt_without_tokens_is_refused(pair: speckd.Pair) -> None:
     with pytest.raises(ValueError, match="has no token"):
         generate_batch(pair.teacher, pair.tokenizer, [[1], []], Sampling())
+
+
+def test_a_checkpoints_generation_settings_never_leak_into_an_answer(pair: speckd.Pair) -> None:
+    """A repetition penalty, a ban, a temperature: answers stay those of the model's own logits."""
+    prompts = ids_of(pair)
+    samplings = (Sampling(max_new_tokens=24), Sampling(True, 24, seed=4))
+
+    def written() -> list[list[int]]:
+        answers = [generate_batch(pair.teacher, pair.tokenizer, prompts, sampling) for sampling in samplings]
+        return [answer.response_ids for batch in answers for answer in batch]
+
+    plain, traced = written(), speckd.inspect(pair, "Tell me.", max_new_tokens=16, do_sample=True, seed=2)
+    first = plain[0][0]
+    own = pair.teacher.generation_config
+    own.update(repetition_penalty=5.0, suppress_tokens=[first], temperature=0.1, do_sample=True, min_new_tokens=30)
+    own.update(no_repeat_ngram_size=1, top_k=3, num_beams=3)
+    assert written() == plain
+    assert speckd.inspect(pair, "Tell me.", max_new_tokens=16, do_sample=True, seed=2) == traced
+    assert pair.teacher.generation_config is own and own.repetition_penalty == 5.0
+
+
+def test_inspection_and_rollouts_draw_the_same_answer_and_stop_by_one_rule(pair: speckd.Pair) -> None:
+    prompt = encode_prompt(pair.tokenizer, [{"role": "user", "content": "Tell me."}])
+    for seed in range(3):
+        answer = generate_batch(pair.teacher, pair.tokenizer, [prompt], Sampling(True, 24, seed=seed))[0]
+        trace = speckd.inspect(pair, "Tell me.", do_sample=True, max_new_tokens=24, seed=seed)
+        assert trace.input_ids[trace.n_prompt :].tolist() == answer.response_ids
+    # A configuration that does not know the template's end of turn, as base models bring along.
+    pair.teacher.generation_config.eos_token_id = 5
+    assert stop_token_ids(pair.teacher, pair.tokenizer) == [5, pair.tokenizer.eos_token_id]
+
+
+def test_an_answer_past_the_models_positions_is_refused(pair: speckd.Pair) -> None:
+    with pytest.raises(ValueError, match="the model reads at most 512"):
+        generate_batch(pair.teacher, pair.tokenizer, [[1, 2]], Sampling(max_new_tokens=511))

@@ -1,0 +1,122 @@
+"""Data as people have it: every form of a row and every kind of file gives the same conversation."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speckd.data import read_examples
+from speckd.forms import FORMS, check_source, read_row
+from tests import tiny
+
+TOKENIZER = tiny.tokenizer()
+PLAIN = {"prompt": "Why?", "response": "Because."}
+USER, ASSISTANT = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
+PARTS = [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Why?", "completion": "Because."},
+        {"prompt": [USER], "completion": [ASSISTANT]},
+        {"prompt": [USER], "completion": "Because."},
+        {"messages": [USER, ASSISTANT]},
+        {"messages": json.dumps([USER, ASSISTANT])},
+        {"messages": [USER], "response": "Because."},
+        {"messages": [{"role": "user", "content": PARTS}, ASSISTANT]},
+        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]},
+        {"instruction": "Why?", "input": "", "output": "Because."},
+    ],
+)
+def test_every_form_is_the_same_example(row: dict[str, Any]) -> None:
+    expected, came = (read_examples([given], TOKENIZER).examples[0] for given in (PLAIN, row))
+    assert (came.prompt_ids, came.response_ids) == (expected.prompt_ids, expected.response_ids)
+
+
+def test_alpacas_input_and_system_are_part_of_the_prompt() -> None:
+    row = read_row({"instruction": "Sum up.", "input": "A text.", "output": "It.", "system": "Be brief."})
+    assert [message["content"] for message in row.prompt] == ["Be brief.", "Sum up.\n\nA text."]
+
+
+def test_tools_and_reasoning_stay() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    turns = [USER, call, {"role": "tool", "content": "42"}, {**ASSISTANT, "reasoning_content": "Hm."}]
+    row = read_row({"messages": turns, "tools": [{"type": "function"}]})
+    assert row.tools == [{"type": "function"}] and row.prompt[1]["tool_calls"] == call["tool_calls"]
+    assert row.response is not None and row.response["reasoning_content"] == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"text": "Why?"}, 'neither a "prompt" with text nor "messages"'),
+        ("text", "not a JSON object"),
+        ({"conversations": [{"from": "nobody", "value": "x"}]}, "from 'nobody'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, ASSISTANT]}, "only text is read"),
+        ({"messages": [ASSISTANT]}, "no prompt before the response"),
+    ],
+)
+def test_a_row_of_no_form_is_refused_in_one_sentence(row: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        read_row(row)
+    with pytest.raises(ValueError, match="completion"):
+        read_row({"text": "x"})
+    assert "instruction" in FORMS
+
+
+def files(folder: Path) -> Iterator[Path]:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [PLAIN, {"prompt": 'Häh, "so"?\nYes', "response": "No."}]
+    for name, text in (
+        ("rows.jsonl", "\n".join(json.dumps(row) for row in rows)),
+        ("rows.json", json.dumps(rows, indent=1)),
+        ("array.jsonl", json.dumps(rows)),
+    ):
+        (folder / name).write_text(text, "utf-8")
+        yield folder / name
+    with (folder / "rows.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["prompt", "response"])
+        writer.writeheader()
+        writer.writerows(rows)
+    yield folder / "rows.csv"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rows.parquet")
+    yield folder / "rows.parquet"
+
+
+def test_every_kind_of_file_gives_the_same_examples(tmp_path: Path) -> None:
+    found = [
+        [(e.prompt_ids, e.response_ids) for e in read_examples(path, TOKENIZER).examples] for path in files(tmp_path)
+    ]
+    assert len(found) == 5 and all(one == found[0] for one in found) and len(found[0]) == 2
+
+
+def test_data_sets_of_the_library_are_read_and_a_stream_no_further_than_asked() -> None:
+    datasets = pytest.importorskip("datasets")
+    plain = datasets.Dataset.from_list([PLAIN, PLAIN])
+    assert len(read_examples(plain, TOKENIZER)) == 2
+    splits = datasets.DatasetDict({"train": plain, "test": plain.select([0])})
+    assert len(read_examples(splits, TOKENIZER)) == 2 and len(read_examples(splits, TOKENIZER, split="test")) == 1
+    with pytest.raises(ValueError, match=r"no split 'x': it has train, test"):
+        read_examples(splits, TOKENIZER, split="x")
+    read = []
+
+    def rows() -> Iterator[dict[str, str]]:
+        for number in range(1000):
+            read.append(number)
+            yield PLAIN
+
+    assert len(read_examples(datasets.IterableDataset.from_generator(rows), TOKENIZER, limit=3)) == 3
+    assert len(read) < 10
+
+
+def test_a_name_that_is_neither_file_nor_hub_id_says_what_may_be_given(tmp_path: Path) -> None:
+    for name in ("nothing.jsonl", str(tmp_path), "a/b/c", "data/rows.csv"):
+        with pytest.raises(ValueError, match="Give a JSONL, JSON, CSV or Parquet file"):
+            check_source(name)
+    check_source("owner/name")

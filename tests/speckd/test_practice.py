@@ -1,0 +1,130 @@
+"""What practitioners trip over: dropout, rates, modules to save, what is written and what is kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import speckd
+from speckd.runs.distill import _drop_checkpoints
+from speckd.runs.settings import DistillSettings, command_of
+from speckd.training import defaults
+from speckd.training.config import SpecKDConfig
+from speckd.training.prepare import disable_dropout, prepare_student, save_student
+from speckd.training.trainer import SpecKDTrainer
+from tests import tiny, training_pair
+from tests.families import tiny_model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    return training_pair.save(tmp_path_factory.mktemp("pair"))
+
+
+def trainer_of(pair: speckd.Pair, output: Path, eval_rows: Any = None, **settings: Any) -> SpecKDTrainer:
+    args = SpecKDConfig(
+        output_dir=str(output), use_cpu=True, disable_tqdm=True, max_steps=2, warmup_steps=1, **settings
+    )
+    return SpecKDTrainer(pair, args, training_pair.ROWS[:16], eval_rows)
+
+
+def test_dropout_is_off_in_the_student_by_default(folders: tuple[str, str], tmp_path: Path) -> None:
+    pair = prepare_student(speckd.load_pair(*folders, device="cpu"), full=True)
+    for layer in pair.student.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    trainer_of(pair, tmp_path)
+    assert all(layer.self_attn.attention_dropout == 0.0 for layer in pair.student.model.layers)
+    gpt2 = tiny_model("gpt2")  # its dropout is of modules
+    gpt2.train()
+    ids = torch.arange(3, 11)[None]
+    assert not torch.equal(gpt2(ids).logits, gpt2(ids).logits)
+    disable_dropout(gpt2)
+    assert torch.equal(gpt2(ids).logits, gpt2(ids).logits)
+
+
+def test_whole_modules_of_an_adapter_are_trained_too(tmp_path: Path) -> None:
+    base = tiny.save_model(tmp_path / "base", sharpness=10.0)
+    adapter = tiny.save_adapter(tmp_path / "adapter", base, target_modules=["q_proj"], modules_to_save=["down_proj"])
+    pair = prepare_student(speckd.load_pair(str(base), str(adapter), device="cpu"))
+    whole = {name: value for name, value in pair.student.named_parameters() if ".modules_to_save." in name}
+    before = {name: value.detach().clone() for name, value in whole.items()}
+    trainer_of(pair, tmp_path / "run", learning_rate=1e-2).train()
+    assert whole and all(not torch.equal(value, before[name]) for name, value in whole.items())
+
+
+def test_a_mixture_of_experts_is_told_that_its_experts_stay_frozen(
+    folders: tuple[str, str], recwarn: pytest.WarningsRecorder
+) -> None:
+    from dataclasses import replace
+
+    pair = speckd.load_pair(*folders, device="cpu")
+    with pytest.warns(UserWarning, match="reaches none of them"):
+        prepare_student(replace(pair, student=tiny_model("mixtral")), lora_rank=2)
+
+
+def test_a_whole_student_has_a_learning_rate_of_its_own() -> None:
+    adapter, whole = DistillSettings("a", "b"), DistillSettings("a", "b", full=True)
+    assert (adapter.learning_rate, whole.learning_rate) == (defaults.LEARNING_RATE, defaults.LEARNING_RATE_FULL)
+    assert DistillSettings("a", "b", full=True, learning_rate=1e-3).learning_rate == 1e-3
+    assert "--learning-rate" not in command_of(whole)
+
+
+def test_a_whole_student_is_written_in_the_dtype_that_was_asked_for(folders: tuple[str, str], tmp_path: Path) -> None:
+    pair = prepare_student(speckd.load_pair(*folders, device="cpu"), full=True)
+    save_student(pair.student, tmp_path / "half", dtype=torch.bfloat16)
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "half")
+    for name, value in pair.student.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.bfloat16())
+    assert next(pair.student.parameters()).dtype == torch.float32
+
+
+def test_events_of_a_logger_stay_when_checkpoints_go(tmp_path: Path) -> None:
+    for name in ("checkpoint-2", "runs"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    (tmp_path / "checkpoints" / "runs" / "events").write_text("x")
+    _drop_checkpoints(tmp_path / "checkpoints")
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["runs"]
+    (tmp_path / "alone" / "checkpoint-1").mkdir(parents=True)
+    _drop_checkpoints(tmp_path / "alone")
+    assert not (tmp_path / "alone").exists()
+
+
+@pytest.mark.parametrize("setting", [{"neftune_noise_alpha": 5.0}, {"label_smoothing_factor": 0.1}])
+def test_settings_of_transformers_that_mean_nothing_here_are_refused_by_name(setting: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} is not offered"):
+        SpecKDConfig(**setting)
+
+
+def test_predict_and_several_eval_sets_are_answered_in_one_sentence(folders: tuple[str, str], tmp_path: Path) -> None:
+    pair = prepare_student(speckd.load_pair(*folders, device="cpu"), lora_rank=2)
+    with pytest.raises(ValueError, match=r"give one, and score the others with trainer.evaluate\(other\)"):
+        trainer_of(pair, tmp_path, eval_rows={"a": training_pair.ROWS, "b": training_pair.ROWS})
+    with pytest.raises(ValueError, match=r"predict\(\) is not offered"):
+        trainer_of(pair, tmp_path).predict([])
+
+
+def test_a_conversation_of_several_turns_trains_on_each_and_its_cache_holds_their_rows(
+    folders: tuple[str, str], tmp_path: Path
+) -> None:
+    from speckd.data import read_examples
+    from speckd.training.teacher_cache import fill_cache
+
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "abcd", strict=True)]
+    pair = prepare_student(speckd.load_pair(*folders, device="cpu"), lora_rank=2)
+    examples = read_examples([{"messages": turns}] * 8, pair.tokenizer)
+    cache = fill_cache(tmp_path / "cache", pair.teacher, pair.tokenizer, examples.examples, pair.teacher_sha256)
+    assert len(cache.rows(examples.examples[0])) == examples.examples[0].n_trained == 4
+    losses = []
+    for folder in (None, str(tmp_path / "cache")):
+        fresh = prepare_student(speckd.load_pair(*folders, device="cpu"), lora_rank=2)
+        args = SpecKDConfig(output_dir=str(tmp_path / "run"), use_cpu=True, disable_tqdm=True, max_steps=1)
+        args.teacher_cache = folder
+        trainer = SpecKDTrainer(fresh, args, examples)
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+        assert trainer.state.log_history[0]["n_tokens"] == 8 * 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)  # the cache keeps float16
