@@ -62,14 +62,11 @@ SpecKD.showAlone = function (root, trace, { knobs = {}, pin = null } = {}) {
   const verdict = SpecKD.createVerdict(side);
   const below = el("div", { class: "sk-below" });
   main.append(below);
-  page.append(
-    el("p", {
-      class: "sk-small sk-muted",
-      text: `${
-        SpecKD.madeBy(trace.config)
-      }. Made with speckd ${trace.config.speckd}, torch ${trace.config.torch}, transformers ${trace.config.transformers}.`,
-    }),
-  );
+  const { speckd, torch, transformers } = trace.config;
+  const made = `${
+    SpecKD.madeBy(trace.config)
+  }. Made with speckd ${speckd}, torch ${torch}, transformers ${transformers}.`;
+  page.append(el("p", { class: "sk-small sk-muted", text: made }));
   const compare = SpecKD.createCompare(below, { onPin: (t) => picture.pin(t), onHover: (t) => picture.hover(t) });
   picture.add(controls);
   picture.add(strip);

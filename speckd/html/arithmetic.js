@@ -8,7 +8,7 @@ const quoteOf = (text) => el("bdi", { class: "sk-quote", text });
 const masked = (knobs) =>
   knobs.beta === 0 ? "this token is masked" : `this token keeps a weight of ${number(knobs.beta)}`;
 
-/* --- Spec-k: the draws in a row, each a bar with its coin as a tick ------------------------------------------------- */
+/* --- Spec-k: the draws in a row, each a bar with its coin as a tick ---------------------------------------------- */
 
 function kindOfDraw(j, first, k) {
   if (j === first && first <= k) return "sk-first";

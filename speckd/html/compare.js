@@ -1,5 +1,5 @@
-/* The selectors on one text, stacked as rows of marks: the gate, the selectors it competes with, and chance. At an equal
-   budget each may keep as many tokens as the gate accepts. */
+/* The selectors on one text, stacked as rows of marks: the gate, the selectors it competes with, and chance. At an
+   equal budget each may keep as many tokens as the gate accepts. */
 
 const { el, percent, number } = SpecKD;
 const ROW = 18; // pixels

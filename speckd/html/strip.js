@@ -112,7 +112,8 @@ class TokenStrip {
     const page = document.createDocumentFragment();
     this.marks = next.tokens.map((text, t) => {
       const special = /^<\|.*\|>$/.test(text);
-      const leading = special ? "" : (/^ (?=\S)/.exec(text) || [""])[0]; // the space before a word stays outside its mark
+      // the space before a word stays outside its mark
+      const leading = special ? "" : (/^ (?=\S)/.exec(text) || [""])[0];
       const body = text.slice(leading.length);
       const mark = this.markOf(body, t, special);
       page.append(leading, mark);

@@ -112,6 +112,36 @@ class Bars {
   }
 }
 
+/* The running average of the coins as a line, and the shared area that it comes to. */
+function meanLine(throws, shared) {
+  let sum = 0;
+  const points = throws.slice(-REMEMBERED).map((one, i) => {
+    sum += one ? 1 : 0;
+    return `${(400 * (i + 1)) / Math.max(1, Math.min(throws.length, REMEMBERED))},${70 - (70 * sum) / (i + 1)}`;
+  });
+  const y = 70 - 70 * shared;
+  return [
+    svg("line", { class: "sk-hands-goal", x1: 0, x2: 400, y1: y, y2: y }),
+    svg("polyline", { class: "sk-hands-mean", points: points.join(" ") }),
+  ];
+}
+/* One draw from q with its coin: whether it passes, and that in words. */
+function thrown({ p, q }, labels) {
+  let u = Math.random();
+  let y = q.findIndex((one) => (u -= one) < 0);
+  if (y < 0) y = q.findLastIndex((one) => one > 0);
+  const bar = Math.min(1, p[y] / q[y]);
+  const coin = Math.random();
+  const told = { word: labels[y], bar: SpecKD.number(bar, 2), coin: SpecKD.number(coin, 2) };
+  const says = coin < bar ? "{word}: bar {bar}, coin {coin}, it passes." : "{word}: bar {bar}, coin {coin}, it fails.";
+  return { passed: coin < bar, text: tr(says, told) };
+}
+function heated(list, heat) {
+  const powers = list.map((one) => (one > 0 ? one ** (1 / heat) : 0));
+  const all = powers.reduce((a, b) => a + b, 0);
+  return powers.map((one) => one / all);
+}
+
 /* Overlap, draws and coins. */
 function overlap(node) {
   const rest = node.rest;
@@ -123,23 +153,17 @@ function overlap(node) {
   ];
   const first = { p: [...node.p, rest.shared, rest.teacher, 0], q: [...node.q, rest.shared, 0, rest.student] };
   let base = first; // what temperature works on
-  let heat = 1;
   let throws = [];
   const told = el("p", { class: "sk-hands-told" });
   const coins = el("p", { class: "sk-hands-told", "aria-live": "polite" });
-  const line = svg("svg", {
-    class: "sk-hands-line",
-    viewBox: "0 0 400 70",
-    preserveAspectRatio: "none",
-    "aria-hidden": "true",
-  });
+  const view = { viewBox: "0 0 400 70", preserveAspectRatio: "none", "aria-hidden": "true" };
+  const line = svg("svg", { class: "sk-hands-line", ...view });
   const changed = () => {
     throws = [];
     tell();
   };
   const bars = new Bars({ labels, ...first, free: "pq" }, () => {
     base = { p: [...bars.lists.p], q: [...bars.lists.q] };
-    heat = 1;
     changed();
   });
   function tell(last = null) {
@@ -151,30 +175,12 @@ function overlap(node) {
     const passed = throws.filter(Boolean).length;
     coins.textContent = !throws.length ? tr("No coin has been thrown yet.") : (last ? last + " " : "") +
       tr("{passed} of {n} draws passed: {share}.", { passed, n: throws.length, share: share(passed / throws.length) });
-    let sum = 0;
-    const points = throws.slice(-REMEMBERED).map((one, i) => {
-      sum += one ? 1 : 0;
-      return `${(400 * (i + 1)) / Math.max(1, Math.min(throws.length, REMEMBERED))},${70 - (70 * sum) / (i + 1)}`;
-    });
-    const y = 70 - 70 * shared;
-    line.replaceChildren(
-      svg("line", { class: "sk-hands-goal", x1: 0, x2: 400, y1: y, y2: y }),
-      svg("polyline", { class: "sk-hands-mean", points: points.join(" ") }),
-    );
+    line.replaceChildren(...meanLine(throws, shared));
   }
   function throwOnce() {
-    let u = Math.random();
-    const { p, q } = bars.lists;
-    let y = q.findIndex((one) => (u -= one) < 0);
-    if (y < 0) y = q.findLastIndex((one) => one > 0);
-    const bar = Math.min(1, p[y] / q[y]);
-    const coin = Math.random();
-    throws.push(coin < bar);
-    const told = { word: labels[y], bar: SpecKD.number(bar, 2), coin: SpecKD.number(coin, 2) };
-    return tr(
-      coin < bar ? "{word}: bar {bar}, coin {coin}, it passes." : "{word}: bar {bar}, coin {coin}, it fails.",
-      told,
-    );
+    const { passed, text } = thrown(bars.lists, labels);
+    throws.push(passed);
+    return text;
   }
   const thrower = (n, text) => {
     const button = el("button", { type: "button", class: "sk-button", text });
@@ -189,12 +195,7 @@ function overlap(node) {
     tr("temperature, as if these bars were all there is"),
     { min: -2, max: 2, step: 0.1, value: 0, write: (x) => SpecKD.number(2 ** x, 2) },
     (x) => {
-      heat = 2 ** x;
-      for (const list of ["p", "q"]) {
-        const powers = base[list].map((one) => (one > 0 ? one ** (1 / heat) : 0));
-        const all = powers.reduce((a, b) => a + b, 0);
-        bars.lists[list] = powers.map((one) => one / all);
-      }
+      for (const list of ["p", "q"]) bars.lists[list] = heated(base[list], 2 ** x);
       bars.draw();
       changed();
     },

@@ -1,8 +1,9 @@
 /* The heatmap of one text. The figure comes from Python (app/figures.py) with everything that stays; here only the
    weights, the chosen divergence and the veil over the masked tokens are swapped in.
 
-   Plotly takes tens of milliseconds to draw six lanes anew, too long for every step of a slider. So what a slider moves,
-   the weight lane and the veil, is drawn at once on a canvas over the plot, and Plotly hears of it when the hand rests. */
+   Plotly takes tens of milliseconds to draw six lanes anew, too long for every step of a slider. So what a slider
+   moves, the weight lane and the veil, is drawn at once on a canvas over the plot, and Plotly hears of it when the hand
+   rests. */
 const NARROW = 560;
 const REST = 180; // milliseconds without a move until Plotly draws the same
 

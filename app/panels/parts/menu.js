@@ -1,4 +1,4 @@
-/* Small things that several pages use: icons, a list of choices below its button, a link to a lesson, a file to keep. */
+/* Small things that several pages use: icons, a list of choices below its button, a link to a lesson, a file. */
 
 SpecKD.icon = (path) =>
   SpecKD.svg(

@@ -1,4 +1,4 @@
-/* Scrub and play: a button, a slider over the steps of a run, and the step in words. What a step shows is the page's. */
+/* Scrub and play: a button, a slider over the steps of a run, and the step in words. What it shows is the page's. */
 
 const { el } = SpecKD;
 const LONGEST_FRAME = 120; // milliseconds: a browser that is busy shows every step too

@@ -76,7 +76,7 @@ class Race {
     return [low >= 0 ? Math.max(0, bottom) - (bottom < 0 ? pad * 0.2 : 0) : bottom, high + pad];
   }
 
-  /* One of the figure's traces with its racer's colour and points: a line, held-out points, or the letter at the end. */
+  /* One of the figure's traces with its racer's colour and points: a line, held-out points, or the last letter. */
   filled(trace, { quantity }, colours) {
     const racer = this.run.racers[trace.meta.racer];
     const color = colours[trace.meta.racer];

@@ -1,8 +1,8 @@
 /* The Distill page: a short training run that a visitor starts, watches and takes home.
 
-   One line of controls; then three charts, the probe below them, and the figures beside them. All of it shows one moment
-   of one run: the scrubber, a click into a chart and a click on a row of the probe all move to another. Before anything
-   is started a recorded run plays. The server streams a run as events; what was missed is asked for again. */
+   One line of controls; then three charts, the probe below them, and the figures beside them. All of it shows one
+   moment of one run: the scrubber, a click into a chart and a click on a row of the probe all move to another. Before
+   anything is started a recorded run plays. The server streams a run as events; what was missed is asked for again. */
 
 const STOP_PATIENCE = 700; // milliseconds until Stop no longer waits for the server's last word
 const PLAY = 6000; // milliseconds that a recorded run plays

@@ -1,5 +1,6 @@
-/* The Learn page: a lesson's words on one side, on the other the very parts of Inspect and Distill, set to what the words
-   speak of. Words, numbers and answer keys come from the server (app/lessons); here they become nodes, never markup. */
+/* The Learn page: a lesson's words on one side, on the other the very parts of Inspect and Distill, set to what the
+   words speak of. Words, numbers and answer keys come from the server (app/lessons); here they become nodes, never
+   markup. */
 
 const { el, icon, tr, visible } = SpecKD;
 const narrow = () => matchMedia("(max-width: 900px)").matches;
@@ -164,7 +165,8 @@ class LearnPage {
     this.turnTo(focus, tell);
     await this.setState(lesson.steps[index].state, mine).catch(complain);
     if (mine !== this.ticket) return;
-    this.root.dataset.step = `${this.here.lesson.id}/${this.here.index + 1}`; // for tests: the step stands, picture and all
+    // for tests: the step stands, picture and all
+    this.root.dataset.step = `${this.here.lesson.id}/${this.here.index + 1}`;
   }
   turnTo(focus, tell) {
     const { lesson, index } = this.here;
@@ -271,7 +273,7 @@ class LearnPage {
     this.page.setAttribute("aria-label", tr("Lesson {number}, step {step} of {n}", where));
     this.progress.read(lesson, index + 1);
   }
-  /* What follows a question gives its answer away: it waits for the prediction, or for one who does not want to make it. */
+  /* What follows a question gives its answer away: it waits for the prediction, or for one who wants to make none. */
   withholding(step, nodes) {
     this.readOn = () => {};
     const at = step.body.findIndex((node) => node.tag === "exercise");
