@@ -102,9 +102,9 @@ class Guard:
                 too_large = f"A request has at most {self._limit / 1e6:.0f} MB here: send less at once."
                 await _answer(413, too_large)(scope, receive, send_with_headers)
                 return
-            words = refusal(route_path(scope), body, scope["app"].get_blocks())
-            if words is not None:
-                await _answer(422, words)(scope, receive, send_with_headers)
+            refused = refusal(route_path(scope), body, scope["app"].get_blocks())
+            if refused is not None:
+                await _answer(422, refused)(scope, receive, send_with_headers)
                 return
             receive = _Again(body, receive)
         await self._app(scope, receive, send_with_headers)

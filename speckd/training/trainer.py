@@ -510,7 +510,7 @@ def _as_examples(source: Any, pair: Pair, args: SpecKDConfig, needs_response: bo
             max_length=args.max_length,
             on_bad=args.on_bad,  # type: ignore[arg-type]
             needs_response=needs_response,
-            chat_template_kwargs=args.chat_template_kwargs,
+            chat_template_kwargs=args.chat_template_kwargs,  # type: ignore[arg-type] # a dict once it is checked
             turns=args.turns,  # type: ignore[arg-type]
         )
     check_lengths(pair, found.examples)
