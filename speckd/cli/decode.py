@@ -129,7 +129,7 @@ def summary(record: "DecodeRecord") -> str:
     """The figures of a record, and what made it."""
     config = record.config
     drafted = sum(len(step.tokens) for step in record.rounds)
-    kind = "lossless" if record.lossless else "LOSSY: not the teacher's text"
+    kind = "lossless" if record.lossless else "LOSSY: not always the teacher's text"
     lines = [
         f"{record.n_tokens} tokens in {len(record.rounds)} rounds, {record.block_efficiency:.2f} a pass of the teacher",
         kind,
@@ -146,7 +146,8 @@ def summary(record: "DecodeRecord") -> str:
         words = f"speed-up {record.speedup:.2f} over our plain loop"
         lines.append(words + (f", {predicted:.2f} predicted from measured costs" if predicted is not None else ""))
     if record.identical is not None:
-        same = "the same text, token for token" if record.identical else "ANOTHER text: please report this"
+        other = "ANOTHER text: please report this" if record.lossless else "another text, as lossy decoding may"
+        same = "the same text, token for token" if record.identical else other
         lines.append(f"the plain loop wrote {same}; near-ties decided by one row: {record.near_ties}")
     how = f"sampled at temperature {config['temperature']:g}, seed {config['seed']}"
     lines.append(

@@ -122,6 +122,7 @@ class ModelForward:
         self.n_layers = self.trunk.config.num_hidden_layers
         self.width = self.head.weight.shape[1]
         self.device, self.dtype = self.head.weight.device, self.head.weight.dtype
+        self._embedded_on = model.get_input_embeddings().weight.device  # a large model may lie on several devices
         self._reset()
 
     def _reset(self) -> None:
@@ -141,16 +142,16 @@ class ModelForward:
         return ModelForward(self.model, self.vocabulary_size)
 
     def feed(self, ids: Ids, positions: Sequence[int] | None = None, mask: Tensor | None = None) -> Tensor:
-        row_ids = ids_tensor(ids, self.device)
+        row_ids = ids_tensor(ids, self._embedded_on)
         extra: dict[str, Tensor] = {}
         if positions is not None:
-            extra["position_ids"] = ids_tensor(positions, self.device)[None]
+            extra["position_ids"] = ids_tensor(positions, self._embedded_on)[None]
         if mask is not None:
             extra["attention_mask"] = self._additive(mask, self._length)
         with torch.inference_mode():
             output = self.trunk(input_ids=row_ids[None], past_key_values=self.cache, use_cache=True, **extra)
         self._length += len(row_ids)
-        return output.last_hidden_state[0]
+        return output.last_hidden_state[0].to(self.device)
 
     def _additive(self, mask: Tensor, length: int) -> Tensor:
         """A mask of the last k rows as transformers wants it: (1, 1, n, length + n), 0 or the lowest number."""
@@ -185,7 +186,7 @@ class ModelForward:
 
     def embed(self, ids: Ids) -> Tensor:
         with torch.inference_mode():
-            return self.trunk.embed_tokens(ids_tensor(ids, self.device))
+            return self.trunk.embed_tokens(ids_tensor(ids, self._embedded_on))
 
     def run(
         self,

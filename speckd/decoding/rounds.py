@@ -283,7 +283,8 @@ class Rounds:
                 assert rule.coins is not None
                 q = probabilities(row, rule.temperature)
                 place = rule.coins.draw(q, Stream.DRAFT, start, n_drafted)
-                drafted.probabilities.append(spread(q, draft.vocabulary, self.target.vocabulary_size))
+                whole = spread(q, draft.vocabulary, self.target.vocabulary_size)
+                drafted.probabilities.append(whole.to(self.target.device))
             token = place if draft.vocabulary is None else int(draft.vocabulary[place])
             log_path += float(logprobs[place])
             drafted.tokens.append(token)
