@@ -308,3 +308,17 @@ def _without_template(tokenizer: Any, messages: Sequence[Message], finished: boo
     start = min(len(before), len(ids)) if start is None else start
     closing = [tokenizer.eos_token_id] if finished and tokenizer.eos_token_id is not None else []
     return Encoded(ids[:start], ids[start:] + closing)
+
+
+def stop_token_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer, the one rule for inspection, training and evaluation.
+
+    Those of the model's generation settings, the tokenizer's own, and the one by which the chat template ends an
+    assistant's turn: a base model's configuration often does not know the last.
+    """
+    listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = [] if listed is None else ([listed] if isinstance(listed, int) else list(listed))
+    for token in [tokenizer.eos_token_id, *end_of_turn_ids(tokenizer)]:
+        if token is not None and token not in ids:
+            ids.append(token)
+    return ids

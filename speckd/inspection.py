@@ -14,6 +14,7 @@ from torch import Tensor
 from speckd import divergences as div
 from speckd.conversations import encode_prompt, encode_turn
 from speckd.data import token_text
+from speckd.decoding.exact import draft_for
 from speckd.draws import K_MAX, Draws, answer_uniforms, draw_and_verify, row_uniforms
 from speckd.heads import Head, hidden_rows, positions_of, trunk_of
 from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
@@ -294,8 +295,13 @@ def _write_response(
         # A token's uniform is that of its place in the response, whether the tokens before it were forced or not.
         uniforms=[answer_uniforms(sampling.seed, 0, longest)[len(forced) :]],
         vocabulary_size=pair.vocabulary_size,
+        lean=True,
+        draft=draft_for(pair) if source == "teacher" else None,
+        should_stop=stopping,
         on_step=follow,
     )[0]
+    if stopping():
+        raise Stopped
     return answer.response_ids
 
 

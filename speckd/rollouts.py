@@ -24,7 +24,9 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from speckd.conversations import end_of_turn_ids
+from speckd.conversations import stop_token_ids
+from speckd.decoding.drafts import Draft
+from speckd.decoding.exact import worth_it, write_exactly
 from speckd.draws import answer_uniforms, draw_from_nucleus
 from speckd.heads import positions_of, trunk_of
 
@@ -110,20 +112,6 @@ class _AskToStop(StoppingCriteria):
         return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
 
 
-def stop_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer, the one rule for inspection, training and evaluation.
-
-    Those of the model's generation settings, the tokenizer's own, and the one by which the chat template ends an
-    assistant's turn: a base model's configuration often does not know the last.
-    """
-    listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = [] if listed is None else ([listed] if isinstance(listed, int) else list(listed))
-    for token in [tokenizer.eos_token_id, *end_of_turn_ids(tokenizer)]:
-        if token is not None and token not in ids:
-            ids.append(token)
-    return ids
-
-
 def _with_settings_of_ours(model: Any) -> Any:
     """The same modules and weights under generation settings that a checkpoint has no word in.
 
@@ -162,6 +150,8 @@ def generate_batch(
     uniforms: Sequence[np.ndarray] | None = None,
     vocabulary_size: int | None = None,
     keep_hidden: bool = False,
+    lean: bool = False,
+    draft: Draft | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_step: Callable[[list[list[int]]], None] | None = None,
 ) -> list[Answer]:
@@ -179,6 +169,10 @@ def generate_batch(
         uniforms: for each prompt the (max_new_tokens,) uniforms themselves, where they are of another stream.
         vocabulary_size: rows of the head that name tokens; all of them where none is given.
         keep_hidden: also return the hidden states that predicted the tokens.
+        lean: a single prompt may be answered by the lean forward, the same text up to rounding. It packs a model's
+            weights once, so a model whose weights change from answer to answer is better off without.
+        draft: then also drafted, the same text again (see ``speckd.decoding.exact``); a batch needs no draft, since its
+            prompts share each pass as drafted tokens would.
         should_stop: asked after each token. A stop keeps what was written so far.
         on_step: told the tokens written so far, a list a prompt, after each token.
     Returns:
@@ -195,6 +189,25 @@ def generate_batch(
         uniforms = [answer_uniforms(sampling.seed, answer, sampling.max_new_tokens) for answer in answers]
     check_positions(model, max(len(ids) for ids in prompt_ids), sampling.max_new_tokens)
     stops = stop_token_ids(model, tokenizer)
+    if (
+        lean
+        and len(prompt_ids) == 1
+        and (
+            alone := _write_one(
+                model,
+                prompt_ids[0],
+                sampling,
+                uniforms[0],
+                stops,
+                vocabulary_size,
+                keep_hidden,
+                draft,
+                should_stop,
+                on_step,
+            )
+        )
+    ):
+        return [alone]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stops[0] if stops else 0)
     length = max(len(ids) for ids in prompt_ids)
     # Padding on the left, so that every answer starts in the same column.
@@ -234,6 +247,45 @@ def generate_batch(
         _cut_at_stop(row, stops, hidden[index] if hidden is not None else None)
         for index, row in enumerate(written[:, length:].tolist())
     ]
+
+
+def _write_one(
+    model: Any,
+    prompt_ids: Sequence[int],
+    sampling: Sampling,
+    uniforms: np.ndarray,
+    stops: Sequence[int],
+    vocabulary_size: int | None,
+    keep_hidden: bool,
+    draft: Draft | None,
+    should_stop: Callable[[], bool] | None,
+    on_step: Callable[[list[list[int]]], None] | None,
+) -> Answer | None:
+    """One answer by the fastest way that writes this text; None where transformers' own is that way."""
+
+    def pick(logits: Tensor, place: int) -> int:
+        uniform = torch.from_numpy(uniforms[place : place + 1])
+        return int(draw_from_nucleus(logits[None], uniform, sampling.temperature, sampling.top_p))
+
+    was_training = model.training
+    model.eval()
+    try:
+        if not worth_it(model, vocabulary_size, draft):
+            return None
+        written = write_exactly(
+            model,
+            prompt_ids,
+            sampling.max_new_tokens,
+            pick=pick if sampling.do_sample else None,
+            stops=stops,
+            vocabulary_size=vocabulary_size,
+            draft=draft,
+            on_tokens=None if on_step is None else lambda ids: on_step([ids]),
+            should_stop=should_stop,
+        )
+    finally:
+        model.train(was_training)
+    return Answer(written.ids, written.finished, written.hidden.to("cpu", torch.float16) if keep_hidden else None)
 
 
 def _cut_at_stop(ids: list[int], stops: Sequence[int], hidden: Tensor | None) -> Answer:

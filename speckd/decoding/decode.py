@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from speckd._version import __version__
-from speckd.conversations import encode_prompt
+from speckd.conversations import encode_prompt, stop_token_ids
 from speckd.data import token_text
 from speckd.decoding.coins import Coins
 from speckd.decoding.costs import Costs, costs_from, interleaved
@@ -193,12 +193,8 @@ def _room(pair: Pair, n_prompt: int, max_new_tokens: int) -> int:
 
 
 def stop_ids(pair: Pair) -> list[int]:
-    """The tokens that end a response: those of the teacher's generation settings and the tokenizer's own."""
-    listed = getattr(pair.teacher.generation_config, "eos_token_id", None)
-    ids = [] if listed is None else ([listed] if isinstance(listed, int) else list(listed))
-    if pair.tokenizer.eos_token_id is not None and pair.tokenizer.eos_token_id not in ids:
-        ids.append(pair.tokenizer.eos_token_id)
-    return ids
+    """The tokens that end a response of the teacher."""
+    return stop_token_ids(pair.teacher, pair.tokenizer)
 
 
 _errors: "WeakKeyDictionary[Any, dict[type, float]]" = WeakKeyDictionary()

@@ -15,7 +15,7 @@ from torch import Tensor
 from speckd.decoding.decode import near_tie_of
 from speckd.decoding.draft_named import fit_draft
 from speckd.decoding.drafts import Draft
-from speckd.decoding.forward import forward_of
+from speckd.decoding.forward import ModelForward, forward_of
 from speckd.decoding.policies import Confidence, Plain, Policy
 from speckd.decoding.rounds import Rounds, Rule
 from speckd.decoding.verification import Pick
@@ -77,22 +77,36 @@ def write_exactly(
     if not len(prompt_ids):
         raise ValueError("a prompt has no token: give each prompt some text.")
     target = forward_of(model, vocabulary_size)
+    if target.dtype not in (torch.float32, torch.float64):
+        draft = None  # in 16 bits a pass of several rows rounds otherwise: another text than plain decoding's
     near_tie = -1.0 if pick is not None or draft is None else near_tie_of(target, model)
     rule = Rule(pick=pick, near_tie=near_tie)
     chosen = policy if draft is not None else Plain()
-    steps = Rounds(target, draft, rule, chosen, prompt_ids, max_new_tokens, stops=stops, should_stop=should_stop)
+    rounds = Rounds(target, draft, rule, chosen, prompt_ids, max_new_tokens, stops=stops, should_stop=should_stop)
+    steps = iter(rounds)
     ids: list[int] = []
     hidden: list[Tensor] = []
-    try:
-        for done in steps:
-            ids += done.output
-            hidden.append(done.hidden)
-            if on_tokens is not None:
-                on_tokens(ids)
-    except Stopped:
-        pass
+    while True:
+        try:
+            done = next(steps)
+        except (StopIteration, Stopped):
+            break
+        ids += done.output
+        hidden.append(done.hidden)
+        if on_tokens is not None:
+            on_tokens(ids)
     states = torch.cat(hidden) if hidden else torch.zeros((0, target.width), dtype=target.dtype, device=target.device)
     return Written(ids, bool(ids) and ids[-1] in stops, states)
+
+
+def worth_it(model: Any, vocabulary_size: int | None, draft: Draft | None) -> bool:
+    """Whether ``write_exactly`` is faster here than transformers' generate: by a lean forward, or by a draft."""
+    try:
+        target = forward_of(model, vocabulary_size)
+    except (ValueError, AttributeError):  # a cache that cannot be cut back, or no trunk that is known here
+        return False
+    exact = target.dtype in (torch.float32, torch.float64)
+    return exact and (draft is not None or not isinstance(target, ModelForward))
 
 
 def draft_for(pair: Pair) -> Draft | None:

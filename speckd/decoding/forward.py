@@ -10,6 +10,7 @@ n is the number of new rows, m the rows of the cache (prompt and text so far), H
 
 from collections.abc import Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -230,6 +231,9 @@ class ModelForward:
 # --- which one, and how exact ---------------------------------------------------------------------------------------
 
 
+_cuts_back: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
+
+
 def forward_of(model: Any, vocabulary_size: int | None = None, lean: bool = True) -> Forward:
     """The fastest forward of this model that gives the model's own logits.
 
@@ -245,11 +249,12 @@ def forward_of(model: Any, vocabulary_size: int | None = None, lean: bool = True
         faster = lean_forward_of(model, own.vocabulary_size, lambda candidate: _error_against(own, candidate))
         if faster is not None:
             return faster
-    try:
-        fits = difference(own.fresh(), own.fresh(), cropped=True) <= tolerance(own.dtype)
-    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
-        fits = False
-    if not fits:
+    if model not in _cuts_back:
+        try:
+            _cuts_back[model] = difference(own.fresh(), own.fresh(), cropped=True) <= tolerance(own.dtype)
+        except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+            _cuts_back[model] = False
+    if not _cuts_back[model]:
         raise ValueError(
             f"{type(model).__name__} keeps a cache that cannot be cut back to an earlier token, and rejected drafts "
             "have to be taken out again: choose a model with plain attention."

@@ -30,6 +30,8 @@ from speckd.decoding.verification import (
 from speckd.draws import Stream
 from speckd.jobs import ShouldStop, Stopped
 
+PREFILL_ROWS = 512  # rows of a prompt that are read at a time, so that a long one can be stopped within
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -176,8 +178,10 @@ class Rounds:
     def _prefill(self) -> list[Tensor]:
         """The teacher reads the prompt without its last token; the states that predicted each prompt token."""
         states = [torch.zeros((1, self.target.width), dtype=self.target.dtype, device=self.target.device)]
-        if len(self.prompt_ids) > 1:
-            states.append(self._feed(self.prompt_ids[:-1]))
+        read = self.prompt_ids[:-1]
+        for first in range(0, len(read), PREFILL_ROWS):
+            self._ask()
+            states.append(self._feed(read[first : first + PREFILL_ROWS]))
         return states
 
     def _ask(self) -> None:

@@ -293,7 +293,7 @@ class Examiner:
 
 def stops_of(pair: Pair) -> list[int]:
     """The tokens that end an answer of this pair."""
-    from speckd.rollouts import stop_token_ids
+    from speckd.conversations import stop_token_ids
 
     return stop_token_ids(pair.teacher, pair.tokenizer)
 

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from speckd.conversations import stop_token_ids
 from speckd.data import Example, ShuffledByLength, read_examples
 from speckd.decoding.eagle import EagleLayer, EagleShape, save_draft
 from speckd.divergences import divergence_named
@@ -33,7 +34,6 @@ from speckd.heads import Head
 from speckd.jobs import OnProgress, Progress, Stopped
 from speckd.packaged import PACKAGED
 from speckd.pairs import Pair, load_pair
-from speckd.rollouts import stop_token_ids
 from speckd.training import defaults
 from speckd.training.draft_figures import DraftFigures, draft_figures, in_words, logits_of, unrolled
 from speckd.training.draft_text import Batch, DraftTexts, draft_texts

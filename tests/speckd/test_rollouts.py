@@ -207,3 +207,24 @@ def test_inspection_and_rollouts_draw_the_same_answer_and_stop_by_one_rule(pair:
 def test_an_answer_past_the_models_positions_is_refused(pair: speckd.Pair) -> None:
     with pytest.raises(ValueError, match="the model reads at most 512"):
         generate_batch(pair.teacher, pair.tokenizer, [[1, 2]], Sampling(max_new_tokens=511))
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_one_answer_is_the_same_text_by_the_lean_forward_and_by_transformers(
+    tiny_pair: speckd.Pair, do_sample: bool
+) -> None:
+    from speckd.decoding.draft_named import fit_draft
+    from speckd.decoding.forward import forward_of
+    from speckd.rollouts import Sampling, generate_batch
+
+    sampling = Sampling(do_sample=do_sample, max_new_tokens=24, temperature=0.7, top_p=0.95, seed=5)
+    draft = fit_draft(tiny_pair, "student", forward_of(tiny_pair.teacher), None, False).draft
+    asked = (tiny_pair.teacher, tiny_pair.tokenizer, [[4, 9, 12]], sampling)
+    told: list[list[int]] = []
+    plain = generate_batch(*asked, keep_hidden=True)[0]
+    for drafted in (None, draft):
+        more = {"keep_hidden": True, "on_step": lambda texts: told.append(texts[0][:])}
+        fast = generate_batch(*asked, lean=True, draft=drafted, **more)[0]
+        assert (fast.response_ids, fast.finished) == (plain.response_ids, plain.finished)
+        assert told[-1] == plain.response_ids
+        torch.testing.assert_close(fast.hidden.float(), plain.hidden.float(), rtol=1e-2, atol=1e-2)
