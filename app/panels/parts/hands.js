@@ -226,10 +226,13 @@ function gradient(node) {
   let weight = node.weight;
   const tell = () => {
     bars.draw(weight);
-    told.textContent = tr("All pushes of these bars together: {sum}, the weight times half the sum of their differences, {tvd}.", {
-      sum: SpecKD.number(weight * (1 - bars.overlap())),
-      tvd: SpecKD.number(1 - bars.overlap()),
-    });
+    told.textContent = tr(
+      "All pushes of these bars together: {sum}, the weight times half the sum of their differences, {tvd}.",
+      {
+        sum: SpecKD.number(weight * (1 - bars.overlap())),
+        tvd: SpecKD.number(1 - bars.overlap()),
+      },
+    );
   };
   const bars = new Bars({ labels, p: node.p, q: node.q, free: "q", arrows: true }, () => tell());
   const write = (x) => SpecKD.number(x, 2);
