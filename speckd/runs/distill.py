@@ -230,14 +230,8 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         callbacks.extend(race.watch(pair, train))
     reference = _reference(race, settings)
     trainer = SpecKDTrainer(pair, args, train, held_out, callbacks=callbacks, reference=reference)
-    before_file = output / "before.json"
     if held_out is not None:
-        if before_file.exists():
-            race.before = json.loads(before_file.read_text(encoding="utf-8"))
-        elif not race.before:
-            race.before = _scores(trainer)
-        if main:
-            write_whole(before_file, json.dumps(race.before) + "\n")
+        _score_before(race, trainer, output / "before.json")
         told.held_out(number, 0, race.before)
     before = race.before
     started = time.monotonic()
@@ -254,17 +248,7 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         told.answer(pair, "after", number, probe.prompt, settings.answers)
         if number + 1 == len(race.settings.gates) or _stopped(race.stop_file):
             told.answer(pair, "teacher", None, probe.prompt, settings.answers)
-    facts = config_facts(args, trainer.gate) | {
-        "teacher": pair.teacher_id,
-        "teacher_sha256": pair.teacher_sha256[:12],
-        "start": pair.student_id,
-        "steps": trainer.state.global_step,
-        **({"kept": f"step {kept_step}, best by {settings.keep_best}"} if trainer.best else {}),
-        "responses": settings.responses,
-        "training examples": len(train),
-        "response tokens": train.n_response_tokens,
-        "data": train.summary(),
-    }
+    facts = _facts(trainer, settings, train, kept_step)
     record = RunRecord(trainer.gate.title(), facts, history, before, after, seconds)
     if main:
         _write_record(output, record)
@@ -300,6 +284,32 @@ def _load(race: _Race, settings: DistillSettings) -> Pair:
     if isinstance(teacher, TeacherServer):
         teacher.know(pair.tokenizer)
     return pair
+
+
+def _score_before(race: _Race, trainer: SpecKDTrainer, file: Path) -> None:
+    """Held-out figures of the start: from the file of an interrupted run, else of the race so far, else measured."""
+    if file.exists():
+        race.before = json.loads(file.read_text(encoding="utf-8"))
+    elif not race.before:
+        race.before = _scores(trainer)
+    if is_main_process():
+        write_whole(file, json.dumps(race.before) + "\n")
+
+
+def _facts(trainer: SpecKDTrainer, settings: DistillSettings, train: Examples, kept_step: int) -> dict[str, Any]:
+    """What a report says of a run beside its figures."""
+    pair = trainer.pair
+    return config_facts(trainer.args, trainer.gate) | {
+        "teacher": pair.teacher_id,
+        "teacher_sha256": pair.teacher_sha256[:12],
+        "start": pair.student_id,
+        "steps": trainer.state.global_step,
+        **({"kept": f"step {kept_step}, best by {settings.keep_best}"} if trainer.best else {}),
+        "responses": settings.responses,
+        "training examples": len(train),
+        "response tokens": train.n_response_tokens,
+        "data": train.summary(),
+    }
 
 
 def _reference(race: _Race, settings: DistillSettings) -> Any | None:

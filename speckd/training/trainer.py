@@ -122,9 +122,7 @@ class SpecKDTrainer(Trainer):
         if reference is not None:
             settle(reference, args.device)
         if args.packing:
-            for packed in [pair.student, *([] if is_elsewhere(pair.teacher) else [pair.teacher]), reference]:
-                if packed is not None:
-                    check_packing(packed)
+            self._check_packing(reference)
         if args.disable_dropout:
             disable_dropout(pair.student)
         if isinstance(eval_dataset, dict) and not hasattr(eval_dataset, "num_rows"):  # of a DatasetDict one is chosen
@@ -132,17 +130,9 @@ class SpecKDTrainer(Trainer):
                 "eval_dataset is a dict of data sets: give one, and score the others with trainer.evaluate(other)."
             )
         needs_response = args.student_share < 1
-        cache: Any = pair.teacher if isinstance(pair.teacher, TeacherFile) else None
-        if args.teacher_cache is not None:
-            cache = TeacherCache(args.teacher_cache, pair.teacher_sha256, tokenizer_sha256(pair.tokenizer))
         self.train_examples = _as_examples(train_dataset, pair, args, needs_response)
         self.eval_examples = _as_examples(eval_dataset, pair, args, True) if eval_dataset is not None else None
-        if isinstance(cache, TeacherFile):
-            checksum = tokenizer_sha256(pair.tokenizer)
-            for examples in (self.train_examples, self.eval_examples):
-                cache.check(examples.examples if examples is not None else [], checksum, args.temperature)
-        elif cache is not None and needs_response:
-            cache.check(self.train_examples.examples)
+        cache = self._known_of_teacher(args, needs_response)
         pad_id = pair.tokenizer.pad_token_id or 0
         self._facts = torch.zeros(len(FACTS), dtype=torch.float64)
         self._batch_numbers: list[int] = []
@@ -175,14 +165,38 @@ class SpecKDTrainer(Trainer):
         if not args.disable_tqdm:
             self.add_callback(TrainingBar())
         self.add_callback(Watch(self))
-        self.kept: KeepBest | None = None
-        if args.keep_best is not None:
-            if eval_dataset is None:
-                raise ValueError("keep_best needs held-out data: give eval_dataset.")
-            if self.is_fsdp_enabled:
-                raise ValueError("keep_best is not offered under FSDP: keep the checkpoints, and evaluate them.")
-            self.kept = KeepBest(self, args.keep_best, args.patience)
-            self.add_callback(self.kept)
+        self.kept: KeepBest | None = self._keep_best(args, eval_dataset) if args.keep_best is not None else None
+
+    def _check_packing(self, reference: nn.Module | None) -> None:
+        teacher = None if is_elsewhere(self.pair.teacher) else self.pair.teacher
+        for model in (self.pair.student, teacher, reference):
+            if model is not None:
+                check_packing(model)
+
+    def _known_of_teacher(self, args: SpecKDConfig, needs_response: bool) -> Any | None:
+        """What is known of the teacher ahead of training, its file or its cache, once it holds the examples."""
+        pair = self.pair
+        if args.teacher_cache is not None:
+            cache = TeacherCache(args.teacher_cache, pair.teacher_sha256, tokenizer_sha256(pair.tokenizer))
+            if needs_response:
+                cache.check(self.train_examples.examples)
+            return cache
+        if not isinstance(pair.teacher, TeacherFile):
+            return None
+        checksum = tokenizer_sha256(pair.tokenizer)
+        for examples in (self.train_examples, self.eval_examples):
+            pair.teacher.check(examples.examples if examples is not None else [], checksum, args.temperature)
+        return pair.teacher
+
+    def _keep_best(self, args: SpecKDConfig, eval_dataset: Any | None) -> KeepBest:
+        if eval_dataset is None:
+            raise ValueError("keep_best needs held-out data: give eval_dataset.")
+        if self.is_fsdp_enabled:
+            raise ValueError("keep_best is not offered under FSDP: keep the checkpoints, and evaluate them.")
+        assert args.keep_best is not None
+        kept = KeepBest(self, args.keep_best, args.patience)
+        self.add_callback(kept)
+        return kept
 
     @property
     def best(self) -> dict[str, Any]:
