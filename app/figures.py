@@ -50,6 +50,7 @@ def lanes(
     Returns:
         A plotly Figure of six one-row heatmaps on shared axes. ``layout.meta`` has the scaled divergences by name.
     """
+    # Long: one figure, described from top to bottom.
     import plotly.graph_objects as go  # a second to import: not before somebody asks for a figure
 
     data = trace if isinstance(trace, Mapping) else trace.to_dict(n_draws=0)

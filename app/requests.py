@@ -67,6 +67,7 @@ class Question:
         Raises:
             ValueError: one sentence for a person, when something is missing, too long or out of range.
         """
+        # Long: one check after the other, a sentence each.
         if not isinstance(data, Mapping):
             raise ValueError("The question is no set of fields: send prompt, student and the rest by their names.")
         prompt = as_text(data.get("prompt"), "The question")

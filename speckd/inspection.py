@@ -66,6 +66,7 @@ def inspect(
         ValueError: an argument makes no sense; the text is empty or longer than the models' context.
         Stopped: ``should_stop`` turned true.
     """
+    # Long: one text from prompt to trace, told in the order in which it happens.
     report = on_progress or (lambda _: None)
     stopping = should_stop or (lambda: False)
     source = check_request(prompt, response, source, max_new_tokens, temperature, seed)

@@ -150,6 +150,7 @@ def gated_loss(
         of a matrix product have the hidden state's dtype (autocast's where it is on).
     Source: SelecTKD (arXiv 2510.24021).
     """
+    # Long: half of it names its arguments.
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}: choose a number above 0. Greedy answers are do_sample=False.")
     if rejected not in ("weight", "sample"):

@@ -168,6 +168,7 @@ def load_pair(
         ModelUnavailable: files are missing, broken or cannot be reached.
         ValueError: the two do not share a vocabulary, or an argument makes no sense.
     """
+    # Long: one way for every kind of pair, in the order in which its parts are found.
     report = on_progress or silent
     where, precision = choose_device(device, dtype)
     if is_elsewhere(teacher):

@@ -180,6 +180,7 @@ def generate_batch(
     Raises:
         ValueError: a prompt has no token, or leaves the model no position for an answer of max_new_tokens.
     """
+    # Long: half of it names its arguments.
     if not prompt_ids:
         return []
     if not all(len(ids) for ids in prompt_ids):
@@ -373,6 +374,7 @@ def write_rollouts(
     Raises:
         ValueError: the file holds the answers to another request.
     """
+    # Long: half of it names its arguments.
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = {

@@ -43,6 +43,7 @@ def as_text(events: Any) -> str:
 
 def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
     """Put the tab into the page that is being built."""
+    # Long: a tab is one closure over what its functions share; each of them is short.
     recorded = {run.name: run for run in recorded_runs()}
 
     def train(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:

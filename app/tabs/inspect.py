@@ -92,6 +92,7 @@ def export(trace: speckd.Trace, kind: str, knobs: Mapping[str, Any], pin: int | 
 
 def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     """Put the tab into the page that is being built."""
+    # Long: a tab is one closure over what its functions share; each of them is short.
     stops = Stops()
     recorded = recorded_traces()
     shipped = {one.name: one for one in recorded}

@@ -88,6 +88,7 @@ def own_question(prompt: Any, settings: Settings) -> Question:
 
 def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     """Put the tab into the page that is being built."""
+    # Long: a tab is one closure over what its functions share; each of them is short.
     stops = Stops()
     shelf: Shelf[speckd.Trace] = Shelf(settings.kept_traces)
     library = Library(shelf)

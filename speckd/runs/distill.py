@@ -192,6 +192,7 @@ def _open_folder(folder: Path, settings: DistillSettings, resume: bool) -> None:
 
 
 def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord:
+    # Long: one racer from start to student, told in the order in which it happens.
     output, gate, told = Path(settings.output).expanduser(), settings.gates[0], race.told
     main = is_main_process()
     pair = _load(race, settings)

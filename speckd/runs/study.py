@@ -204,6 +204,7 @@ def run_cell(machine: Machine, cell: Cell) -> Row:
 
 
 def _train_and_measure(machine: Machine, cell: Cell, folder: Path) -> tuple[Row, Row]:
+    # Long: what a run is watched with is made, used and read in one place.
     from speckd.gates import gate_from_text
     from speckd.runs.distill import distill
     from speckd.runs.figures import steadiness

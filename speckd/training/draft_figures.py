@@ -58,6 +58,7 @@ def draft_figures(
         layer: the draft. head: the teacher's, cut to the vocabulary. embedding: (V, H) the teacher's.
         texts: held-out ones.
     """
+    # Long: every figure comes from one pass over the same rows.
     sums = torch.zeros(4, DEPTH, dtype=torch.float64)  # agreement, kept, acceptance, count
     among = torch.zeros(len(FIRST), dtype=torch.float64)
     bins = torch.zeros(3, N_BINS, dtype=torch.float64)  # confidence, agreement, count

@@ -103,6 +103,7 @@ class SpecKDTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
     ) -> None:
+        # Long: the Trainer wants everything at once.
         args = args if args is not None else SpecKDConfig()
         if pair is None:
             pair = pair_of(model, teacher_model, processing_class, peft_config, args)

@@ -1,0 +1,24 @@
+"""Functions stay short enough to read: over sixty lines, docstring not counted, one says why in its first comment."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 60
+
+
+def test_a_long_function_says_why() -> None:
+    silent = []
+    for path in [*(ROOT / "speckd").rglob("*.py"), *(ROOT / "app").rglob("*.py"), ROOT / "app.py"]:
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            documented = ast.get_docstring(node, clean=False) is not None
+            n_documentation = node.body[0].end_lineno - node.body[0].lineno + 1 if documented else 0  # type: ignore[operator]
+            assert node.end_lineno is not None
+            n_lines = node.end_lineno - node.lineno + 1 - n_documentation
+            if n_lines > LONGEST and not any("# Long: " in line for line in lines[node.lineno - 1 : node.end_lineno]):
+                silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {n_lines} lines")
+    assert not silent, silent
