@@ -131,3 +131,17 @@ def test_teach_makes_a_file_and_distill_trains_from_it_keeping_the_best(
 def test_what_does_not_go_together_is_one_line(tmp_path: Path, more: list[str], words: str, capsys: Any) -> None:
     assert main(["distill", "answers.jsonl", "--output", str(tmp_path / "run"), *more]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_adaspec_trains_from_the_shell_with_the_reference_that_is_named(
+    folders: tuple[str, str], tmp_path: Path, capsys: Any
+) -> None:
+    data = tmp_path / "a.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in training_pair.ROWS[:8]))
+    made = ["distill", str(data), "--teacher", folders[0], "--student", folders[1], "--device", "cpu", "--steps", "2"]
+    made += ["--lora-rank", "2", "--batch-size", "4", "--gate", "adaspec:fraction=0.4"]
+    assert main([*made, "--output", str(tmp_path / "run"), "--reference", folders[0]]) == 0
+    rows = json.loads((tmp_path / "run" / "run.json").read_text())["rows"]
+    assert all(row["tar"] == pytest.approx(0.4, abs=0.02) for row in rows if "loss" in row)
+    assert main([*made, "--output", str(tmp_path / "other"), "--reference", "nowhere/at/all"]) == 2
+    assert "There is no folder" in capsys.readouterr().err
