@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -103,6 +101,7 @@ def test_a_tree_leaves_the_cache_of_its_accepted_path(pair: speckd.Pair) -> None
     assert branched, "no round accepted anything but first children: the test shows nothing"
 
 
+@pytest.mark.slow
 def test_sampled_first_tokens_have_the_teachers_distribution(pair: speckd.Pair) -> None:
     """A chi-square test over 320 seeds of the first two tokens, pooled to cells of 8 or more expected.
 
@@ -315,11 +314,14 @@ def test_the_command_prints_rounds_and_figures_and_writes_the_record(
 
 
 @pytest.mark.parametrize("arguments", [["--policy", "fixed:g=99", "--draft", "student"], ["--temperature", "0"]])
-def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "speckd", "decode", "Why?", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("speckd: ") and done.stderr.count("\n") == 1
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from speckd.cli.main import main
+
+    assert main(["decode", "Why?", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("speckd: ") and said.count("\n") == 1
 
 
 # --- used elsewhere -------------------------------------------------------------------------------------------------
