@@ -105,8 +105,8 @@ def test_a_greedy_response_is_the_models_own_argmax(tiny_pair: speckd.Pair, sour
 def test_the_end_of_turn_token_counts_where_the_model_emits_it_and_nothing_follows_it(tiny_pair: speckd.Pair) -> None:
     end = tiny_pair.tokenizer.eos_token_id
     endings = 0
-    for seed in range(12):
-        trace = speckd.inspect(tiny_pair, f"Say {seed}", do_sample=True, temperature=3.0, seed=seed, max_new_tokens=40)
+    for seed in range(24):
+        trace = speckd.inspect(tiny_pair, f"Say {seed}", do_sample=True, temperature=30.0, seed=seed, max_new_tokens=40)
         ids = trace.input_ids[trace.n_prompt :].tolist()
         assert end not in ids[:-1]
         endings += ids[-1] == end
