@@ -111,8 +111,9 @@ class GatedStudent(nn.Module):
         return getattr(self.student, "_no_split_modules", None)
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
-        named = "activation_checkpointing_enable"  # transformers' older name: gradient_checkpointing_enable
-        getattr(self.student, named, getattr(self.student, "gradient_checkpointing_enable", None))(**settings)
+        named = "activation_checkpointing_enable"
+        older = "gradient_checkpointing_enable"  # transformers' name before
+        getattr(self.student, named if hasattr(self.student, named) else older)(**settings)
         if hasattr(self.student, "enable_input_require_grads"):
             self.student.enable_input_require_grads()  # with frozen embeddings nothing would need a gradient otherwise
 

