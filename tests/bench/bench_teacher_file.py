@@ -1,6 +1,6 @@
 """What it costs to know the teacher by its K likeliest tokens only: of the loss, of its gradient, in bytes and seconds.
 
-    python tests/bench/bench_teacher_file.py [--kept 8,64,512] [--examples 16] [--train 0]
+    python tests/bench/bench_teacher_file.py [--kept 8,64,512] [--examples 16]
 
 The packaged teacher with its young and its healed student, held-out answers of the teacher, float32, forward KL, Top-k
 with k = 5. Columns:
@@ -10,8 +10,6 @@ with k = 5. Columns:
     cosine      between the two losses' gradients with respect to the student's hidden states, all rows as one vector
     B/token     bytes a response token, in the file; last row: of the hidden-state cache
     s/step      CPU seconds of one loss with its gradient, one thread, medians of turns taken by turns
-
-With --train N also the exact held-out divergence after N steps from the young student, by each K and by the exact loss.
 """
 
 import argparse
