@@ -38,6 +38,8 @@ OURS = [
     ("student, cost", "student:vocab=8192", "cost"),
     ("eagle, confidence", "eagle", "confidence:p=0.5:most=6"),
     ("eagle, cost", "eagle", "cost"),
+    ("eagle, path", "eagle", "path:p=0.1:most=6"),  # chosen on dev prompts, as is the next
+    ("eagle, tree", "eagle", "tree:width=2:depth=2:nodes=3"),
 ]
 
 
