@@ -21,6 +21,7 @@ FOLDERS = {  # folder -> the kinds of files that it gives
     "assets/prompts": (".jsonl", ".md"),
     "assets/responses": (".jsonl", ".md"),
     "assets/runs": (".json", ".md"),
+    "assets/drafts": (".json", ".safetensors", ".md"),
     "assets/students": (".json", ".safetensors", ".md"),
     "assets/traces": (".json",),
 }

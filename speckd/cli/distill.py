@@ -115,7 +115,8 @@ def _draft(options: argparse.Namespace) -> int:
     from speckd.training.draft_figures import in_words
 
     shared = {item.name for item in fields(DraftSettings)} & set(vars(options))
-    given = {name: getattr(options, name) for name in shared} | parse_draft(options.draft)
+    asked = {name: getattr(options, name) for name in shared if getattr(options, name) is not None}
+    given = asked | parse_draft(options.draft)
     given |= {"gate": options.gate or "none", "keep_features": options.teacher_cache}
     settings = DraftSettings(**given)
     try:
