@@ -1,4 +1,4 @@
-"""Functions stay short enough to read: over sixty lines, docstring not counted, one says why in its first comment."""
+"""Rules that no linter knows: a function over sixty lines (docstring not counted) says why; no test runs a loop beside Playwright's."""
 
 import ast
 from pathlib import Path
@@ -22,3 +22,19 @@ def test_a_long_function_says_why() -> None:
             if n_lines > LONGEST and not any("# Long: " in line for line in lines[node.lineno - 1 : node.end_lineno]):
                 silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {n_lines} lines")
     assert not silent, silent
+
+
+def test_a_coroutine_of_a_test_runs_on_a_thread_of_its_own() -> None:
+    """`asyncio.run` fails on a worker that ran a browser test before: tests/coroutines.py says why."""
+    tests = ROOT / "tests"
+    bare = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in tests.rglob("*.py")
+        if path != tests / "coroutines.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"run", "run_until_complete"}
+        and isinstance(node.value, ast.Name)
+        and node.value.id in {"asyncio", "anyio"}
+    ]
+    assert not bare, f"use tests.coroutines.run: {bare}"

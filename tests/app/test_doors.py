@@ -1,6 +1,5 @@
 """The doors for programs: gradio_client, values by name (v2), and MCP, over a real server whose models are made up."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ import pytest
 import app.main
 import speckd
 from app.settings import Settings
+from tests import coroutines
 from tests.app import stand_in
 
 KEYS = {"tokens", "topk_threshold", "gate"}
@@ -114,7 +114,7 @@ def speak(server: str, talk: Any) -> Any:
             await session.initialize()
             return await talk(session)
 
-    return asyncio.run(whole())
+    return coroutines.run(whole())
 
 
 @with_mcp

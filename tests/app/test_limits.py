@@ -1,6 +1,5 @@
 """What a shared page refuses, and how: the length of its line, its clocks, its listed pairs, its door."""
 
-import asyncio
 import json
 import logging
 import sys
@@ -21,6 +20,7 @@ from app.guard import OPEN, POLICY, Guard, refusal, route_path
 from app.requests import Question
 from app.sessions import Shelf
 from app.settings import LOCAL, ON_A_SPACE, SMOLLM2, Settings, settings_for
+from tests import coroutines
 from tests.app import stand_in
 
 MARK = "a question with a mark-7391 in it"
@@ -263,7 +263,7 @@ def knock(
     page = SimpleNamespace(get_blocks=lambda: BLOCKS)
     asked = {"type": "http", "method": method, "path": path, "headers": [], "root_path": "", "app": page, **scope}
     asked["headers"] = [(b"host", host.encode()), *asked["headers"]]
-    asyncio.run(Guard(app, limit, hosts)(asked, receive, send))  # type: ignore[arg-type]
+    coroutines.run(Guard(app, limit, hosts)(asked, receive, send))  # type: ignore[arg-type]
     if not sent:
         return 0, {}
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
