@@ -1,4 +1,5 @@
-"""Rules that no linter knows: a function over sixty lines (docstring not counted) says why; no test runs a loop beside Playwright's."""
+"""Rules that no linter knows: a function over sixty lines (docstring not counted) says why in its first comment; no test
+runs a coroutine on the thread of Playwright's loop."""
 
 import ast
 from pathlib import Path
