@@ -1,5 +1,5 @@
-"""Rules that no linter knows: a function over sixty lines (docstring not counted) says why in its first comment; no test
-runs a coroutine on the thread of Playwright's loop."""
+"""Functions of over sixty lines (docstring not counted) say why in their first comment; no test runs a coroutine on the
+thread of Playwright's loop."""
 
 import ast
 from pathlib import Path
