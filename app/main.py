@@ -14,6 +14,7 @@ from app import guard, panels
 from app.engine import Engine
 from app.settings import Settings, settings_for
 from app.tabs import distill, inspect, learn
+from app.tabs import map as map_tab
 from app.training import Trainings
 
 TITLE = "SpecKD Lab"
@@ -56,6 +57,8 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
             inspect.build(page, engine, settings)
         with gr.Tab("Distill", id="distill", elem_id="tab-distill"):
             distill.build(page, trainings, settings)
+        with gr.Tab("Map", id="map", elem_id="tab-map"):
+            map_tab.build(settings)
         with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
             learn.build(page, engine, settings)
     page.queue(max_size=settings.max_events, default_concurrency_limit=4, api_open=False)

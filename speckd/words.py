@@ -80,6 +80,149 @@ HELD_OUT: dict[str, dict[str, str]] = {
     "agreement": {"label": "same first choice", "kind": "share"},
     "rouge_l": {"label": "ROUGE-L", "kind": "score"},
 }
+# Figures of a study's run that the map may show (columns of assets/study/runs.csv), and what is better.
+STUDY_FIGURES: dict[str, dict[str, str]] = {
+    "acceptance": {
+        "label": "acceptance",
+        "kind": "share",
+        "better": "higher",
+        "says": "chance that the teacher accepts one draw of the student: 1 − TVD, on held-out answers",
+    },
+    "divergence": {
+        "label": "held-out forward KL",
+        "kind": "nats",
+        "better": "lower",
+        "says": "what plain distillation minimises directly, on held-out answers",
+    },
+    "reverse_kl": {
+        "label": "held-out reverse KL",
+        "kind": "nats",
+        "better": "lower",
+        "says": "how far the student strays where it is sure, on held-out answers",
+    },
+    "jsd": {"label": "held-out JSD", "kind": "nats", "better": "lower", "says": "between the two KLs, bounded"},
+    "agreement": {
+        "label": "same first choice",
+        "kind": "share",
+        "better": "higher",
+        "says": "share of held-out tokens at which both models have one favourite",
+    },
+    "tar1": {"label": "TAR at k = 1", "kind": "share", "better": "higher", "says": "Top-k's rate at k = 1"},
+    "tar5": {"label": "TAR at k = 5", "kind": "share", "better": "higher", "says": "Top-k's rate at k = 5"},
+    "tar20": {
+        "label": "TAR at k = 20",
+        "kind": "share",
+        "better": "higher",
+        "says": "Top-k's rate at k = 20",
+    },
+    "own_reverse_kl": {
+        "label": "reverse KL, own sampled text",
+        "kind": "nats",
+        "better": "lower",
+        "says": "on what the student then samples itself",
+    },
+    "greedy_reverse_kl": {
+        "label": "reverse KL, own greedy text",
+        "kind": "nats",
+        "better": "lower",
+        "says": "on what the student then writes greedily",
+    },
+    "own_teacher_nats": {
+        "label": "teacher’s nats, sampled text",
+        "kind": "nats",
+        "better": "lower",
+        "says": "how surprised the teacher is by each token that the student samples",
+    },
+    "greedy_teacher_nats": {
+        "label": "teacher’s nats, greedy text",
+        "kind": "nats",
+        "better": "lower",
+        "says": "how surprised the teacher is by each token that the student writes greedily; repetition lowers it too",
+    },
+    "greedy_repetition": {
+        "label": "repetition, greedy text",
+        "kind": "share",
+        "better": "lower",
+        "says": "share of trigrams that stood there before",
+    },
+    "own_repetition": {
+        "label": "repetition, sampled text",
+        "kind": "share",
+        "better": "lower",
+        "says": "share of trigrams that stood there before",
+    },
+    "rouge_l": {
+        "label": "ROUGE-L",
+        "kind": "score",
+        "better": "higher",
+        "says": "the student's greedy answers against the teacher's",
+    },
+    "tasks": {"label": "small tasks", "kind": "share", "better": "higher", "says": "share of 49 tasks answered right"},
+    "block_efficiency_greedy": {
+        "label": "block efficiency, greedy",
+        "kind": "ratio",
+        "better": "higher",
+        "says": "tokens a round as a draft of four tokens, on the teacher's greedy text",
+    },
+    "grad_norm_spread": {
+        "label": "spread of the gradient norm",
+        "kind": "ratio",
+        "better": "lower",
+        "says": "standard deviation over mean, after the first five steps",
+    },
+    "largest_jump": {
+        "label": "largest rise of the curve",
+        "kind": "nats",
+        "better": "lower",
+        "says": "largest rise of the held-out curve between two looks",
+    },
+}
+# Columns of the same table that may stand on the map's axes, and names of their values.
+STUDY_FACTORS: dict[str, dict[str, Any]] = {
+    "gate": {"label": "what is counted"},
+    "part": {"label": "question"},
+    "text": {
+        "label": "text",
+        "values": {
+            "sampled": "teacher’s, sampled",
+            "greedy": "teacher’s, greedy",
+            "hot": "teacher’s, temperature 1.5",
+            "noisy30": "three in ten swapped",
+            "noisy60": "six in ten swapped",
+            "own": "the student’s own",
+            "half": "half the student’s own",
+        },
+    },
+    "student": {"label": "start"},
+    "learning_rate": {"label": "learning rate"},
+    "steps": {"label": "steps"},
+    "objective": {"label": "loss"},
+    "study": {"label": "plan", "values": {"confirm": "confirming", "screen": "screening"}},
+    "figure": {"label": "figure"},
+}
+# Arms that a study knows beside RUN_GATES, by the first word of their name; "matched" by what it keeps instead.
+STUDY_ARMS: dict[str, str] = {
+    "none": "plain",
+    "matched:by=random": "random tokens, same budget",
+    "matched:by=clip": "clipping, same budget",
+    "matched:by=first": "first tokens, same budget",
+    "matched:by=last": "last tokens, same budget",
+    "matched:by=student_entropy": "student entropy, same budget",
+    "matched:by=adakd": "AdaKD, same budget",
+    "matched:by=tip": "TIP, same budget",
+    "random:rate=0.99": "placebo",
+    "topk_schedule": "Top-k schedule",
+    "adaspec": "AdaSPEC",
+    "tip": "TIP",
+    "margin": "margin",
+}
+# What an arm may be held against.
+STUDY_CONTROLS: dict[str, str] = {
+    "none": "plain distillation",
+    "matched:by=random": "random tokens at equal budget",
+    "matched:by=clip": "clipping at equal budget",
+    "random:rate=0.99": "the placebo",
+}
 DATA: dict[str, str] = {
     "shipped": "the shipped prompts",
     "pasted": "prompts of your own",
@@ -111,6 +254,12 @@ def table() -> dict[str, Any]:
         "held_out": HELD_OUT,
         "data": DATA,
         "responses": RESPONSES,
+        "study": {
+            "figures": STUDY_FIGURES,
+            "factors": STUDY_FACTORS,
+            "arms": STUDY_ARMS,
+            "controls": STUDY_CONTROLS,
+        },
         "k_max": K_MAX,
         "defaults": {"knobs": KNOBS},
     }

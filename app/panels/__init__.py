@@ -29,6 +29,7 @@ PARTS = (
 PAGES = {
     "inspector": ("settings", "keep", "page"),
     "distiller": ("controls", "side", "answers", "keep", "live", "page"),
+    "mapper": ("words", "cells", "grid", "opened", "pictures", "keep", "page"),
     "learner": ("progress", "text", "exercise", "stage", "own", "list", "page"),
 }
 SCRIPTS = (
@@ -36,7 +37,7 @@ SCRIPTS = (
     *(f"pages/{page}/{name}.js" for page, names in PAGES.items() for name in names),
     "mount.js",
 )
-STYLES = ("panels.css", "distill.css", "learn.css")
+STYLES = ("panels.css", "distill.css", "map.css", "learn.css")
 
 
 def table() -> dict[str, Any]:
@@ -201,6 +202,16 @@ class Distiller(Panel):
 
         charts = {chart.key: figures.race(chart.key).to_json() for chart in figures.CHARTS}
         super().__init__(value, options={"charts": charts, **(options or {})}, **kwargs)
+
+
+class Mapper(Panel):
+    """The whole Map page: the study's cells, one cell's runs, questions and pictures (app/tabs/map.py).
+
+    ``value``: {"map": JSON text of the cells against plain} or {"error": a sentence}. It triggers nothing; the server
+    functions cells, cell and beside bring the rest.
+    """
+
+    part = "mapper"
 
 
 class Learner(Panel):

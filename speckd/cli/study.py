@@ -42,13 +42,11 @@ def _study(options: argparse.Namespace) -> int:
         Machine,
         all_cells,
         estimate,
-        merge_tables,
         plans_from,
         read_row,
-        read_table,
         run_study,
-        write_table,
     )
+    from speckd.runs.tables import merge_tables, read_table, write_table
 
     if options.processes < 1:
         raise ValueError(f"processes is {options.processes}: choose 1 or more.")
@@ -105,7 +103,7 @@ def _answer(plans: list[Any], table: str, curves: str | None, into: str | None) 
     """Print the answers to the plans' questions, or put them into a file that has the marks."""
     from speckd.files import write_whole
     from speckd.runs.findings import findings
-    from speckd.runs.study import read_table
+    from speckd.runs.tables import read_table
 
     questions = [question for plan in plans for question in plan.questions]
     if not questions:

@@ -52,6 +52,12 @@ interface Words {
   held_out: Record<string, Figure>;
   data: Record<string, string>;
   responses: Record<string, string>;
+  study: {
+    figures: Record<string, Figure & { better: "higher" | "lower"; says: string }>;
+    factors: Record<string, { label: string; values?: Record<string, string> }>;
+    arms: Record<string, string>;
+    controls: Record<string, string>;
+  };
   k_max: number;
   defaults: { knobs: Knobs; question?: QuestionForm; run?: RunForm };
 }

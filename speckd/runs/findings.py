@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speckd.runs.statistics import (
-    HIGHER_IS_BETTER,
+    FEWEST,
     LEVEL,
     PLAIN,
+    VERDICTS,
     Difference,
     Question,
     answers,
@@ -16,7 +17,9 @@ from speckd.runs.statistics import (
     paired,
     panel_means,
     tar_growth,
+    verdict_in_words,
 )
+from speckd.words import STUDY_FIGURES
 
 Row = Mapping[str, Any]
 PLACEBO = "random:rate=0.99"
@@ -24,7 +27,7 @@ ARM_FIGURES = (
     "divergence", "acceptance", "tar5", "own_reverse_kl", "greedy_teacher_nats", "rouge_l", "block_efficiency_greedy",
     "grad_norm_spread", "largest_jump",
 )  # fmt: skip
-MAP_FIGURES = ("divergence", "acceptance", "own_reverse_kl", "block_efficiency_greedy")
+MAP_FIGURES = tuple(STUDY_FIGURES)  # each quantity once: tvd and the sampled block efficiency follow acceptance
 
 
 def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequence[Mapping[str, Any]]) -> str:
@@ -43,9 +46,7 @@ def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequenc
         chosen = [row for row in confirmed if part in str(row["part"]).split("+")]
         if chosen:
             sections.append((f"Arms of {part}", arms_table(chosen)))
-    others = [row for row in rows if row["study"] != _commonest(confirmed)]
-    if others:
-        sections.append(("The map's surest cells", cells_table(effects(others, MAP_FIGURES))))
+    sections.append(("The map's surest cells", cells_table(effects(rows, MAP_FIGURES))))
     if curves:
         names = {str(row["cell"]): row for row in rows}
         sections.append(("Growth of TAR a step", growth_table(curves, names)))
@@ -90,37 +91,46 @@ def arms_table(rows: Sequence[Row], figures: Sequence[str] = ARM_FIGURES) -> str
 
 def cells_table(cells: Sequence[Mapping[str, Any]], most: int = 30) -> str:
     """The cells of the map that stand out after Benjamini and Hochberg's correction, the surest first."""
-    sure = sorted((cell for cell in cells if cell.get("q", 1.0) < LEVEL), key=lambda cell: cell["q"])
+    told = {verdict: sum(cell["verdict"] == verdict for cell in cells) for verdict in VERDICTS}
+    sure = sorted((cell for cell in cells if cell["verdict"] in ("helps", "hurts")), key=lambda cell: cell["q"])
     lines = [
-        f"{len(sure)} of {len(cells)} cells (an arm against plain, one figure) stand out at a false discovery rate of "
-        f"{LEVEL:.0%}; the first {min(most, len(sure))} of them:\n",
-        "| start | text | objective | rate | gate | figure | difference | 95% interval | better |",
-        "|---|---|---|---:|---|---|---:|---|---|",
+        f"{len(cells)} cells (an arm against plain, one figure); at a false discovery rate of {LEVEL:.0%} (Benjamini "
+        f"and Hochberg, over all of them) the arm helps in {told['helps']} and hurts in {told['hurts']}, in "
+        f"{told['none']} no difference was seen, {told['few']} have fewer than {FEWEST} seeds. "
+        f"The first {min(most, len(sure))}:\n",
+        "| part | start | text | objective | rate | gate | figure | difference | 95% interval | seeds | q | verdict |",
+        "|---|---|---|---|---:|---|---|---:|---|---:|---:|---|",
     ]
-    for cell in sure[:most]:
-        good = (cell["mean"] > 0) == HIGHER_IS_BETTER[cell["figure"]]
-        lines.append(
-            f"| {cell['student']} | {cell['text']} | {cell['objective']} | {cell['learning_rate']:g} "
-            f"| `{cell['gate']}` | {cell['figure']} | {cell['mean']:+.3g} | {cell['low']:+.3g} to {cell['high']:+.3g} "
-            f"| {'gate' if good else 'plain'} |"
-        )
+    lines += [
+        f"| {'+'.join(cell['parts'])} | {cell['student']} | {cell['text']} | {cell['objective']} "
+        f"| {cell['learning_rate']:g} | `{cell['gate']}` | {cell['figure']} | {cell['mean']:+.3g} "
+        f"| {cell['low']:+.3g} to {cell['high']:+.3g} | {cell['n']} | {cell['q']:.2g} | {verdict_in_words(cell)} |"
+        for cell in sure[:most]
+    ]
     return "\n".join(lines) + "\n"
 
 
-def growth_table(curves: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]) -> str:
+def growth_by_arm(
+    curves: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]
+) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
     """Growth of held-out TAR a step against 1 - TAR, without a gate and with Top-k.
 
     Runs of the held-out curve at the study's common rate only, since the bound is in proportion to the rate.
     """
 
-    def of(gate: str) -> dict[tuple[float, float], dict[str, float]]:
+    def of(gate: str) -> list[dict[str, float]]:
         def keep(cell: str) -> bool:
             row = rows.get(cell, {})
             return row.get("gate") == gate and row.get("learning_rate") == 1e-3 and row.get("student") == "young"
 
-        return {(one["low"], one["high"]): one for one in tar_growth(curves, keep)}
+        return tar_growth(curves, keep)
 
-    plain, gated = of(PLAIN), of("topk:k=5:beta=0.01")
+    return of(PLAIN), of("topk:k=5:beta=0.01")
+
+
+def growth_table(curves: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]) -> str:
+    """``growth_by_arm`` as a table."""
+    plain, gated = ({(one["low"], one["high"]): one for one in found} for found in growth_by_arm(curves, rows))
     lines = [
         "| 1 - TAR | looks, plain | growth a step | falling | looks, Top-k | growth a step | falling |",
         "|---|---:|---:|---:|---:|---:|---:|",

@@ -24,8 +24,9 @@ HIGHER_IS_BETTER = {
     "block_efficiency_greedy": True, "block_efficiency_sampled": True, "grad_norm_spread": False, "largest_jump": False,
     "greedy_repetition": False, "own_repetition": False,
 }  # fmt: skip
-# What must be equal for two runs to be arms of one comparison; the seed pairs them within it.
-SETTING = ("study", "objective", "student", "text", "learning_rate", "steps", "batch_size", "device")
+# What must be equal for two runs to be arms of one comparison; seed and machine pair them within it.
+SETTING = ("study", "objective", "student", "text", "learning_rate", "steps", "batch_size")
+FEWEST = 3  # pairs, below which nothing is said of a cell of the map
 
 
 # --- Student's t, without a library for it ------------------------------------------------------------------------
@@ -88,27 +89,35 @@ class Difference:
             return cls(mean, math.nan, math.nan, math.nan, 1, math.nan)
         error = statistics.stdev(differences) / math.sqrt(n)
         wide = t_quantile(1 - LEVEL, n - 1) * error
-        p = 1 - t_within(mean / error, n - 1) if error > 0 else (1.0 if mean == 0 else 0.0)
+        # Differences that are all alike to the last digit have no spread to judge by: then their signs alone count.
+        p = 1 - t_within(mean / error, n - 1) if error > 0 else (1.0 if mean == 0 else 2.0 ** (1 - n))
         visible = (t_quantile(1 - LEVEL, n - 1) + t_quantile(2 * POWER - 1, n - 1)) * error
         return cls(mean, mean - wide, mean + wide, p, n, visible)
 
 
 def paired(rows: Sequence[Row], figure: str, arm: Mapping[str, Any], against: Mapping[str, Any]) -> dict[int, float]:
-    """seed -> figure of the arm less that of the other, for the seeds that both have.
+    """seed -> figure of the arm less that of the other, for the seeds that both have on one machine.
+
+    Machines round differently, so a run is compared with one of its own machine only. A seed that was run on two of
+    them is still one pair, since its coins are the same: it counts with the mean of both differences.
 
     Args:
         arm, against: columns and the values that they must have; "part" need only be among a row's parts.
     """
-    first, second = (_by_seed(rows, figure, wanted) for wanted in (arm, against))
-    return {seed: first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())}
+    first, second = (_by_run(rows, figure, wanted) for wanted in (arm, against))
+    found: dict[int, list[float]] = {}
+    for seed, device in sorted(first.keys() & second.keys()):
+        found.setdefault(seed, []).append(first[seed, device] - second[seed, device])
+    return {seed: statistics.fmean(differences) for seed, differences in found.items()}
 
 
-def _by_seed(rows: Sequence[Row], figure: str, wanted: Mapping[str, Any]) -> dict[int, float]:
-    found: dict[int, float] = {}
+def _by_run(rows: Sequence[Row], figure: str, wanted: Mapping[str, Any]) -> dict[tuple[int, str], float]:
+    """(seed, machine) -> figure."""
+    found: dict[tuple[int, str], float] = {}
     for row in rows:
         value = row.get(figure)
         if isinstance(value, int | float) and math.isfinite(value) and _matches(row, wanted):
-            found[int(row["seed"])] = float(value)
+            found[int(row["seed"]), str(row.get("device"))] = float(value)
     return found
 
 
@@ -267,8 +276,9 @@ def effects(
     """Every arm against one arm of its own setting, for every figure: the cells of the map.
 
     Returns:
-        One dictionary a cell: the setting's columns, gate, figure, mean, low, high, p, n, visible, and q, p after
-        Benjamini and Hochberg's correction over all cells; better: whether a rise of the figure is good.
+        One dictionary a cell: the setting's columns, gate, figure, mean, low, high, p, n, visible; parts, those of the
+        plan that ask for both arms; q, p after Benjamini and Hochberg's correction over all cells of at least FEWEST
+        pairs (nan for the others); verdict, a word of VERDICTS.
     """
     settings: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -279,15 +289,45 @@ def effects(
         for gate in gates:
             if gate == against or against not in gates:
                 continue
+            parts = _shared_parts(group, gate, against)
             for figure in figures:
                 one = Difference.of(list(paired(group, figure, {"gate": gate}, {"gate": against}).values()))
                 if one.n:
-                    cell = dict(zip(setting, values, strict=True)) | {"gate": gate, "figure": figure} | vars(one)
-                    found.append(cell | {"better": "higher" if HIGHER_IS_BETTER.get(figure, True) else "lower"})
-    known = [cell for cell in found if not math.isnan(cell["p"])]
+                    cell = dict(zip(setting, values, strict=True)) | {"gate": gate, "figure": figure, "parts": parts}
+                    found.append(cell | vars(one) | {"q": math.nan})
+    known = [cell for cell in found if cell["n"] >= FEWEST]
     for cell, q in zip(known, benjamini_hochberg([cell["p"] for cell in known]), strict=True):
         cell["q"] = q
+    for cell in found:
+        cell["verdict"] = _cell_verdict(cell)
     return found
+
+
+VERDICTS = ("helps", "hurts", "none", "few")
+
+
+def _cell_verdict(cell: Mapping[str, Any]) -> str:
+    if cell["n"] < FEWEST:
+        return "few"
+    if not cell["q"] < LEVEL:
+        return "none"
+    return "helps" if (cell["mean"] > 0) == HIGHER_IS_BETTER[cell["figure"]] else "hurts"
+
+
+def verdict_in_words(cell: Mapping[str, Any]) -> str:
+    """A cell's verdict as a sentence's end, with what a cell that shows nothing would have shown."""
+    if cell["verdict"] == "few":
+        return f"too few seeds ({cell['n']})"
+    if cell["verdict"] == "none":
+        return f"no difference seen (would have seen {cell['visible']:.2g} with {POWER:.0%} power)"
+    return str(cell["verdict"])
+
+
+def _shared_parts(group: Sequence[Row], gate: str, against: str) -> list[str]:
+    """The parts of the plan that both arms belong to; the arm's own where they share none."""
+    of = {name: dict.fromkeys(p for row in group if row["gate"] == name for p in str(row.get("part", "")).split("+"))
+          for name in (gate, against)}  # fmt: skip
+    return [part for part in of[gate] if part in of[against]] or list(of[gate])
 
 
 # --- Theorem 1 and the shadow panel -------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ other; which process takes which run changes no figure.
 """
 
 import copy
-import csv
 import gc
 import json
 import multiprocessing
@@ -32,18 +31,11 @@ from typing import Any
 
 from speckd.files import write_whole
 from speckd.runs.plans import Cell, Plan, read_plan
+from speckd.runs.tables import Row, write_table
 
-Row = dict[str, Any]
 Texts = Mapping[str, Mapping[str, Any]]
 OnRow = Callable[[int, int, Row], None]
-FIRST_COLUMNS = (
-    "study", "part", "objective", "student", "text", "gate", "learning_rate", "steps", "seed", "status",
-    "divergence", "acceptance", "tar5", "own_reverse_kl", "greedy_reverse_kl", "own_teacher_nats", "rouge_l", "tasks",
-    "block_efficiency_greedy", "block_efficiency_sampled", "grad_norm_spread", "largest_jump", "diverged",
-    "bite_tokens", "bite_gradient",
-)  # fmt: skip
 LAST_SECONDS = 40.0  # before the limit: what a run whose student is kept has for its figures
-LAST_COLUMNS = ("seconds", "figure_seconds", "device", "torch", "cell", "command")
 _RENAMED = {"divergence": "objective", "gates": "gate"}  # a setting whose name is a figure's
 
 
@@ -544,47 +536,6 @@ def write_results(machine: Machine, cells: Sequence[Cell]) -> list[Row]:
     write_table(folder / "runs.csv", rows)
     write_whole(folder / "curves.jsonl", "".join(lines))
     return rows
-
-
-def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """A table with every column that any row has; what a row lacks is empty."""
-    import io
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    middle = [name for name in names if name not in FIRST_COLUMNS and name not in LAST_COLUMNS]
-    text = io.StringIO()
-    table = csv.DictWriter(text, [*FIRST_COLUMNS, *middle, *LAST_COLUMNS], restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_whole(path, text.getvalue())
-
-
-def read_table(path: str | Path) -> list[Row]:
-    """The rows of a table, numbers as numbers, empty cells as None."""
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
-
-
-def _value(text: str) -> Any:
-    if text == "":
-        return None
-    if text in ("True", "False"):
-        return text == "True"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
-def merge_tables(tables: Iterable[Sequence[Row]]) -> list[Row]:
-    """Rows of several tables, a cell and device once; of two, the later one stays."""
-    found: dict[tuple[Any, Any], Row] = {}
-    for rows in tables:
-        for row in rows:
-            found[(row.get("cell"), row.get("device"))] = row
-    return list(found.values())
 
 
 def estimate(cells: Sequence[Cell], rows: Sequence[Row], processes: int) -> str:

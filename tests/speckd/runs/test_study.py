@@ -14,15 +14,13 @@ from speckd.runs.study import (
     Machine,
     all_cells,
     compact,
-    merge_tables,
     prepare,
     read_row,
-    read_table,
     run_cell,
     run_study,
     write_results,
-    write_table,
 )
+from speckd.runs.tables import merge_tables, read_table, write_table
 from speckd.runs.texts import with_noise
 from tests import training_pair
 
