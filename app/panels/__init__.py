@@ -23,7 +23,7 @@ from speckd import words
 
 HERE = Path(__file__).parent
 PARTS = (
-    "language", "hands", "address", "students", "menu", "run", "form", "player", "plot", "lanes", "png",
+    "hands", "address", "students", "menu", "run", "form", "player", "plot", "lanes", "png",
     "recording", "race", "heatmap", "probe",
 )  # fmt: skip
 PAGES = {
@@ -41,13 +41,20 @@ STYLES = ("panels.css", "distill.css", "map.css", "learn.css")
 
 
 def table() -> dict[str, Any]:
-    """What the page reads its words and defaults from: speckd/words.py, and the defaults of both tabs' forms."""
-    from app.requests import DEFAULTS, Question  # they import the models' library, and a page's parts need not
+    """What the page reads its words and defaults from: speckd/words.py, the defaults of both tabs' forms, and what the
+    scripts say in each language."""
+    from app import lessons  # they import the models' library, and a page's parts need not
+    from app.requests import DEFAULTS, Question
 
     question = {**asdict(Question("")), "response": ""}
     del question["prefix_ids"]  # a clicked alternative's, and no setting
     known = words.table()
-    return {**known, "defaults": {**known["defaults"], "question": question, "run": DEFAULTS}}
+    languages = [
+        {"code": one.code, "name": one.name, "direction": one.direction, "page": one.page}
+        for one in map(lessons.read_language, lessons.codes())
+    ]
+    defaults = {**known["defaults"], "question": question, "run": DEFAULTS}
+    return {**known, "defaults": defaults, "languages": languages}
 
 
 @cache

@@ -137,7 +137,6 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
                     "code": language.code,
                     "name": language.name,
                     "direction": language.direction,
-                    "page": language.page,
                     "lessons": lessons.overview(language),
                     "glossary": lessons.glossary_for_page(language),
                 }

@@ -71,6 +71,8 @@ const readReal = (x) => (x === "inf" ? Infinity : x === "-inf" ? -Infinity : typ
 SpecKD.real = readReal;
 
 SpecKD.ordinal = function (n) {
+  const told = SpecKD.tr("{n}th", { n: n.toLocaleString(SpecKD.language.code) });
+  if (SpecKD.language.code !== "en") return told;
   const rest = n % 100;
   const suffix = rest > 10 && rest < 14 ? "th" : ["th", "st", "nd", "rd"][n % 10] || "th";
   return n.toLocaleString("en") + suffix;

@@ -60,6 +60,15 @@ interface Words {
   };
   k_max: number;
   defaults: { knobs: Knobs; question?: QuestionForm; run?: RunForm };
+  /** The page's languages, English first; a downloaded page has none. */
+  languages?: Language[];
+}
+/** `page` has what scripts and Python say, by the English sentence. */
+interface Language {
+  code: string;
+  name: string;
+  direction: string;
+  page: Record<string, string>;
 }
 
 /* --- one text ----------------------------------------------------------------------------------------------- */
@@ -459,6 +468,13 @@ interface SpecKDParts {
   SELECTORS: Words["selectors"];
   DEFAULT_KNOBS: Knobs;
   K_MAX: number;
+
+  language: Language;
+  /** A sentence in the reader's language, its fields filled in. */
+  tr(text: string, fields?: Record<string, unknown>): string;
+  /** The same of one that Python has filled. */
+  told(text: string): string;
+  chooseLanguage(code: string): void;
 
   number(x: number | null | undefined, digits?: number): string;
   percent(x: number | null | undefined): string;

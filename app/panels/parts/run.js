@@ -12,7 +12,8 @@ SpecKD.progressBar = (kind = "") =>
 /* Says how it stands: a line of text, what a screen reader hears of its end, and the bar while it moves. */
 SpecKD.createStatus = function ({ text, box = text, spoken = null, bar }) {
   const filling = /** @type {HTMLElement} */ (bar.firstElementChild);
-  return function (state, words, share = null) {
+  return function (state, said, share = null) {
+    const words = SpecKD.told(said);
     text.textContent = words;
     box.dataset.state = state;
     if (spoken && SPOKEN.includes(state)) spoken.textContent = words;

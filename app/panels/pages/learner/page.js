@@ -15,7 +15,7 @@ const plainText = (parts) => parts.map((part) => (typeof part === "string" ? par
 class LearnPage {
   constructor(root, options) {
     this.root = root;
-    this.language = SpecKD.speak(options.languages);
+    this.language = options.languages.find((one) => one.code === SpecKD.language.code) || options.languages[0];
     this.languages = options.languages;
     this.lessons = this.language.lessons;
     this.glossary = SpecKD.glossary = this.language.glossary;
