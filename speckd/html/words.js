@@ -2,8 +2,8 @@
    (speckd/words.py).
 
    English is what scripts and Python say. A language's table turns their sentences into its own, fields such as {n}
-   kept; a sentence that it lacks stays English. Tables come with the words (app/lessons/<code>/words.json); a downloaded
-   page has none. */
+   kept; a sentence that it lacks stays English. Tables come with the words (app/lessons/<code>/words.json); a page
+   that was downloaded has none. */
 
 globalThis.SpecKD = globalThis.SpecKD || /** @type {any} */ ({});
 
