@@ -214,7 +214,7 @@ class Study:
     def beside(self) -> str:
         """All that stands beside the map, as JSON text."""
         return to_json({"questions": self.questions(), "growth": self.growth(), "masks": self.masks(),
-                        "planned": self.planned()})  # fmt: skip
+                        "planned": self.planned(), "done": len({row["cell"] for row in self.rows})})  # fmt: skip
 
 
 def key_of(row: Mapping[str, Any]) -> str:

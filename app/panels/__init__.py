@@ -29,7 +29,7 @@ PARTS = (
 PAGES = {
     "inspector": ("settings", "keep", "page"),
     "distiller": ("controls", "side", "answers", "keep", "live", "page"),
-    "mapper": ("words", "cells", "grid", "opened", "pictures", "keep", "page"),
+    "mapper": ("words", "cells", "grid", "chart", "opened", "pictures", "keep", "page"),
     "learner": ("progress", "text", "exercise", "stage", "own", "list", "page"),
 }
 SCRIPTS = (

@@ -63,6 +63,8 @@ class MapPage {
       state: () => ({ map: this.map(), cells: this.cells, view: this.view }),
       say: (state, text) => this.say(state, text),
       copyLink: () => this.copyLink(),
+      host: () => this.app,
+      language: this.language.code,
     });
     const main = el(
       "section",
