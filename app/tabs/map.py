@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from app import lessons
 from app.panels import Mapper
 from app.requests import GATES, PACKAGED_STUDENTS
 from app.settings import Settings
@@ -48,10 +47,6 @@ def build(settings: Settings) -> None:
     Mapper(
         first_picture(),
         options={
-            "languages": [
-                {"code": language.code, "direction": language.direction, "page": language.page}
-                for language in map(lessons.read_language, lessons.codes())
-            ],
             "race": {
                 "gates": list(GATES),
                 "students": list(PACKAGED_STUDENTS),

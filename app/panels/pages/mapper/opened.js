@@ -52,7 +52,7 @@ class Opened {
       this.element.classList.remove("sk-map-waiting");
       if (!answer || !answer.cell) {
         this.key = "";
-        this.element.replaceChildren(el("p", { text: (answer && answer.error) || SpecKD.NO_ANSWER }));
+        this.element.replaceChildren(el("p", { text: SpecKD.told((answer && answer.error) || SpecKD.NO_ANSWER) }));
         return;
       }
       this.cell = JSON.parse(answer.cell);
@@ -92,7 +92,7 @@ class Opened {
     const span = SpecKD.intervalWords(figure, cell);
     const figures = [
       span ? tr("95% interval {span}", { span }) : tr("no interval"),
-      tr("{n} seeds", { n: cell.n }),
+      `${cell.n} ${tr("seeds")}`,
       cell.q === null ? "" : `q = ${SpecKD.number(cell.q, 2)}`,
     ];
     const setting = SpecKD.settingWords(arm, ["student", "text", "objective", "learning_rate", "steps"]);
@@ -101,7 +101,8 @@ class Opened {
       el(
         "h2",
         { class: "sk-map-title" },
-        tr("{arm} against {control}", { arm: SpecKD.armName(arm.gate), control: SpecKD.controlName(control) }),
+        SpecKD.armName(arm.gate),
+        el("small", { text: ` ${tr("against {control}", { control: SpecKD.controlName(control) })}` }),
       ),
       el("p", { class: "sk-small sk-muted", text: [arm.parts.join(", "), setting].filter(Boolean).join(": ") }),
       arm.screening ? el("p", { class: "sk-chip sk-chip-recorded", text: tr("screening") }) : null,

@@ -36,7 +36,7 @@ class MapPage {
   constructor(root, options) {
     this.root = root;
     this.server = options.server;
-    this.language = SpecKD.speak(options.languages);
+    this.language = SpecKD.language;
     this.id = `sk-mapper-${++serial}`;
     this.address = serial === 1 ? SpecKD.address : null; // one page of its kind owns the address
     this.form = SpecKD.createForm(viewTable());
@@ -142,9 +142,9 @@ class MapPage {
         this.maps.set(control, JSON.parse(answer.map));
         return true;
       }
-      this.say("failed", (answer && answer.error) || SpecKD.NO_ANSWER);
+      this.say("failed", SpecKD.told((answer && answer.error) || SpecKD.NO_ANSWER));
     } catch {
-      this.say("failed", SpecKD.NO_ANSWER);
+      this.say("failed", SpecKD.told(SpecKD.NO_ANSWER));
     }
     return false;
   }
@@ -226,7 +226,7 @@ class MapPage {
     if (this.booted) return;
     this.booted = true;
     if (value.error || !value.map) {
-      this.sentence.textContent = value.error || SpecKD.NO_ANSWER;
+      this.sentence.textContent = SpecKD.told(value.error || SpecKD.NO_ANSWER);
       this.app.classList.add("sk-map-broken");
       return;
     }
@@ -249,9 +249,9 @@ class MapPage {
     try {
       const answer = await this.server.beside(null);
       if (answer && answer.beside) this.beside.show(JSON.parse(answer.beside));
-      else this.say("failed", (answer && answer.error) || SpecKD.NO_ANSWER);
+      else this.say("failed", SpecKD.told((answer && answer.error) || SpecKD.NO_ANSWER));
     } catch {
-      this.say("failed", SpecKD.NO_ANSWER);
+      this.say("failed", SpecKD.told(SpecKD.NO_ANSWER));
     }
     this.root.dataset.shown = "1";
   }

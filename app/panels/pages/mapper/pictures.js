@@ -131,14 +131,14 @@ class Beside {
       },
     );
     const tables = [
-      ["kind", tr("kind of token"), (name) => tr(KINDS[name] || name)],
-      ["place", tr("place in the answer"), (name) => name.replace(" to ", "–")],
-      ["teacher_entropy", tr("teacher’s entropy, nats"), inNats],
-      ["student_entropy", tr("student’s entropy, nats"), inNats],
+      { key: "kind", title: tr("kind of token"), name: (text) => tr(KINDS[text] || text) },
+      { key: "place", title: tr("place in the answer"), name: (text) => text.replace(" to ", "–") },
+      { key: "teacher_entropy", title: tr("teacher’s entropy, nats"), name: inNats },
+      { key: "student_entropy", title: tr("student’s entropy, nats"), name: inNats },
     ];
     this.masksBox.replaceChildren(
       el("p", { class: "sk-map-masks-says" }, input, " ", words),
-      el("div", { class: "sk-map-masks" }, ...tables.map(([key, title, name]) => bars(title, found[key], name))),
+      el("div", { class: "sk-map-masks" }, ...tables.map((one) => bars(one.title, found[one.key], one.name))),
     );
   }
 
@@ -193,7 +193,7 @@ const inNats = (name) => name.replace(" to ", "–").replace(" and more", "+");
 function bars(title, rows, name) {
   const body = el("tbody", {});
   for (const one of rows) {
-    const more = tr("{n} tokens", { n: SpecKD.format(one.n, "count") });
+    const more = `${SpecKD.format(one.n, "count")} tokens`;
     body.append(SpecKD.shareBar(name(one.name), one.rejected, { more }));
   }
   return el("div", {}, el("h3", { text: title }), el("table", { class: "sk-bars", "aria-label": title }, body));

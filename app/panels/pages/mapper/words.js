@@ -46,7 +46,7 @@ SpecKD.settingWords = function (arm, names) {
     text: () => SpecKD.factorValue("text", arm.text),
     objective: () => SpecKD.factorValue("objective", arm.objective),
     learning_rate: () => tr("rate {rate}", { rate: SpecKD.number(arm.learning_rate, 3) }),
-    steps: () => tr("{n} steps", { n: arm.steps }),
+    steps: () => `${arm.steps} ${tr("steps")}`,
     study: () => SpecKD.factorValue("study", arm.study),
   };
   return names.filter((name) => tell[name]).map((name) => tell[name]()).join(", ");
@@ -70,10 +70,9 @@ SpecKD.verdictWords = function (figure, cell) {
   const seen = change(cell.visible).replace(/^\+/, "");
   return tr("no difference seen (would have seen {visible} with 80% power)", { visible: seen });
 };
-SpecKD.intervalWords = (figure, cell) =>
-  cell.low === null ? "" : tr("{low} to {high}", {
-    low: SpecKD.figureChange(figure, cell.low),
-    high: SpecKD.figureChange(figure, cell.high),
-  });
+SpecKD.intervalWords = function (figure, cell) {
+  if (cell.low === null) return "";
+  return `[${SpecKD.figureChange(figure, cell.low)}, ${SpecKD.figureChange(figure, cell.high)}]`;
+};
 /** @type {(figure: string, mean: number) => boolean} */
 SpecKD.isBetter = (figure, mean) => (mean > 0) === (figures[figure].better === "higher");
