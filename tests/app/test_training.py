@@ -26,6 +26,9 @@ from speckd.runs.distill import distill
 from speckd.runs.settings import DistillSettings
 from tests import training_pair
 
+pytestmark = pytest.mark.slow  # it trains: seconds a test
+
+
 LAPTOP = Settings()
 
 

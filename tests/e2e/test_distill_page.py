@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.app import synthetic
-from tests.e2e.test_access import LOOKS, findings
+from tests.e2e.test_access import findings, looks
 
 pytestmark = pytest.mark.browser
 
@@ -497,7 +497,7 @@ def test_hostile_tokens_are_read_and_never_run(still: Distill) -> None:
     assert "<script>" in "".join(still.locate(".sk-probe-strip .sk-token").all_text_contents())
 
 
-@LOOKS
+@looks(1280, dark=True)
 def test_axe_finds_nothing_serious(distill: Callable[..., Distill], dark: bool, width: int) -> None:
     one = distill(dark=dark, width=width, reduced_motion="reduce").settle()
     assert findings(one.page) == []

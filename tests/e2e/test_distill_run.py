@@ -111,6 +111,7 @@ def test_the_whole_story_of_a_run(distill: Distill, tmp_path: Path) -> None:
     assert "2 steps from young" in config["student"] and "/" not in config["student"]
 
 
+@pytest.mark.long  # tests/app/test_training.py makes the same claim with small models, in seconds
 @pytest.mark.timeout(900)
 def test_two_visitors_at_once_have_the_curves_that_each_has_alone(
     visit: Callable[..., Any], address_with_models: str

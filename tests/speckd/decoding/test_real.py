@@ -18,7 +18,7 @@ PROMPT = "Name three animals that live in the sea."
         ("student:vocab=8192", "cost"),
         ("student", "tree:width=3:depth=2:nodes=6"),
         ("lookup", "fixed:g=4"),
-        ("hispec:draft=4:middle=8", None),
+        pytest.param("hispec:draft=4:middle=8", None, marks=pytest.mark.long),
     ],
 )
 def test_the_packaged_teacher_writes_its_own_greedy_text(

@@ -12,6 +12,9 @@ import speckd
 from speckd.integrations.trl import gate
 from tests import training_pair
 
+pytestmark = pytest.mark.slow  # it trains: seconds a test
+
+
 QUIET: dict[str, Any] = {
     "max_steps": 3,
     "per_device_train_batch_size": 4,

@@ -19,6 +19,8 @@ from speckd.runs.settings import DistillSettings, command_of
 from speckd.runs.telling import model_card, verdict
 from tests import training_pair
 
+pytestmark = pytest.mark.slow  # it trains: seconds a test
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:

@@ -20,6 +20,9 @@ from speckd.runs.telling import seed_spread, verdict
 from tests import training_pair
 from tests.bench.seed_spread import spread
 
+pytestmark = pytest.mark.slow  # it trains: seconds a test
+
+
 HELD_OUT = {"divergence": 3.0, "tar": 0.5}
 
 

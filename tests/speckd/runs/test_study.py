@@ -24,6 +24,9 @@ from speckd.runs.tables import merge_tables, read_table, write_table
 from speckd.runs.texts import with_noise
 from tests import training_pair
 
+pytestmark = pytest.mark.slow  # it trains: seconds a test
+
+
 PLAN = """
 title = "a try"
 [figures]

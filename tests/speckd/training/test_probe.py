@@ -15,6 +15,8 @@ from speckd.runs.settings import DistillSettings
 from speckd.training.probe import LONGEST, Probe, choose_probe
 from tests import training_pair
 
+pytestmark = pytest.mark.slow  # it trains: seconds a test
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:

@@ -59,7 +59,15 @@ def weights(trainer: SpecKDTrainer) -> dict[str, torch.Tensor]:
 # --- the loss -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gate", ["topk", "speck", "none", "student_entropy", "random"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "gate",
+    [
+        "speck",
+        "student_entropy",
+        *(pytest.param(gate, marks=pytest.mark.long) for gate in ("topk", "none", "random")),
+    ],
+)
 def test_batch_size_and_accumulation_never_change_the_curve(folders: Any, tmp_path: Path, gate: str) -> None:
     runs = []
     for number, (batch, accumulate) in enumerate([(8, 1), (4, 2), (1, 8)]):
@@ -148,6 +156,7 @@ def test_the_teacher_does_not_move_and_stays_in_evaluation_mode(folders: Any, tm
     assert not teacher_storage & {parameter.data_ptr() for parameter in trainer.model.parameters()}
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_never_changes_the_curve(folders: Any, tmp_path: Path) -> None:
     plain, checkpointed = make(folders, tmp_path / "a"), make(folders, tmp_path / "b", activation_checkpointing=True)
     for trainer in (plain, checkpointed):
@@ -155,6 +164,7 @@ def test_activation_checkpointing_never_changes_the_curve(folders: Any, tmp_path
     assert curve(checkpointed) == pytest.approx(curve(plain), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_trunks_follow_the_float32_curve(folders: Any, tmp_path: Path) -> None:
     full, half = make(folders, tmp_path / "a", gate="none"), make(folders, tmp_path / "b", gate="none", bf16=True)
     for trainer in (full, half):
@@ -171,6 +181,7 @@ def test_a_reference_model_serves_adaspec_and_is_asked_for(folders: Any, tmp_pat
         make(folders, tmp_path / "b", gate_object=AdaSPEC())
 
 
+@pytest.mark.slow
 def test_the_trainer_is_a_public_name_that_costs_nothing_until_it_is_used() -> None:
     command = "import sys, speckd; assert 'speckd.training.trainer' not in sys.modules and 'peft' not in sys.modules"
     subprocess.run([sys.executable, "-c", command], check=True)
@@ -182,6 +193,7 @@ def test_the_trainer_is_a_public_name_that_costs_nothing_until_it_is_used() -> N
 # --- the teacher cache --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_teacher_cache_gives_the_same_curve_without_the_teachers_trunk(
     folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +219,7 @@ def test_a_cache_made_from_other_text_is_refused_before_the_first_step(folders: 
 # --- responses from the student -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_student_writes_the_same_responses_however_a_step_is_split(folders: Any, tmp_path: Path) -> None:
     runs = []
     for number, (batch, accumulate) in enumerate([(8, 1), (2, 4)]):
@@ -260,6 +273,7 @@ def test_a_stop_file_ends_the_run_after_the_step_and_keeps_what_was_reached(fold
     assert last_checkpoint(tmp_path / "run") is not None
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_marker_counts_for_nothing(folders: Any, tmp_path: Path) -> None:
     trainer = make(folders, tmp_path, save_strategy="steps", save_steps=2)
     trainer.train()
@@ -274,7 +288,8 @@ def test_a_checkpoint_without_its_marker_counts_for_nothing(folders: Any, tmp_pa
     assert curve(resumed) == curve(trainer)
 
 
-@pytest.mark.parametrize("gate", ["speck", "none"])
+@pytest.mark.slow
+@pytest.mark.parametrize("gate", ["speck", pytest.param("none", marks=pytest.mark.long)])
 def test_a_resumed_run_ends_where_the_unbroken_run_ends(folders: Any, tmp_path: Path, gate: str) -> None:
     """Over the end of an epoch (26 examples, steps of 8: three steps), with coins and a schedule."""
     others = {"gate": gate, "max_steps": 8, "save_strategy": "steps", "save_steps": 1, "save_total_limit": None}
@@ -288,6 +303,7 @@ def test_a_resumed_run_ends_where_the_unbroken_run_ends(folders: Any, tmp_path: 
             assert torch.equal(value, weights(whole)[name])
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_step_adds_no_step_of_its_own(folders: Any, tmp_path: Path) -> None:
     others = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}  # in the middle of the second epoch
     whole, resumed = (make(folders, tmp_path, **others) for _ in range(2))
@@ -298,7 +314,12 @@ def test_a_run_killed_after_its_last_step_adds_no_step_of_its_own(folders: Any, 
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_resumes_to_the_curve_of_the_unbroken_run(folders: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "moments", [pytest.param((6,), id="once"), pytest.param((1, 6), id="twice", marks=pytest.mark.long)]
+)
+def test_a_run_killed_at_any_moment_resumes_to_the_curve_of_the_unbroken_run(
+    folders: Any, tmp_path: Path, moments: tuple[int, ...]
+) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     command = ["distill", str(data), "--teacher", folders[0], "--student", folders[1]]
@@ -307,7 +328,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_curve_of_the_unbroken_run(fol
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main([*command, "--output", str(whole)]) == 0
 
-    for wanted in (1, 6):  # kill it twice: early, and later in the resumed run
+    for wanted in moments:  # the second kill is one of a resumed run
         again = ["--resume"] if broken.exists() else []
         line = [sys.executable, "-m", "speckd", *command, "--output", str(broken), *again]
         process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)

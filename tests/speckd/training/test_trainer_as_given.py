@@ -20,6 +20,9 @@ from speckd.training.teacher_file import LocalTeacher, TeacherFileError, write_t
 from speckd.training.trainer import SpecKDTrainer
 from tests import training_pair
 
+pytestmark = pytest.mark.slow  # it trains: seconds a test
+
+
 ROWS = training_pair.ROWS
 SETTINGS = {"max_steps": 4, "warmup_steps": 1, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True}
 
