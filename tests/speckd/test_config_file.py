@@ -80,6 +80,7 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: Any) -> None:
     assert "There is no file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_teach_makes_a_file_and_distill_trains_from_it_keeping_the_best(
     folders: tuple[str, str], tmp_path: Path, capsys: Any
 ) -> None:
@@ -133,6 +134,7 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, more: list[str], 
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_adaspec_trains_from_the_shell_with_the_reference_that_is_named(
     folders: tuple[str, str], tmp_path: Path, capsys: Any
 ) -> None:

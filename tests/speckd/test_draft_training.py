@@ -106,6 +106,7 @@ def test_features_are_the_teachers_and_targets_its_choices(place: Path) -> None:
     assert rows.tolist() == expected and targets.tolist() == [row + 2 for row in expected]
 
 
+@pytest.mark.slow
 def test_training_raises_agreement_and_the_draft_says_so(settings: DraftSettings) -> None:
     rows: list[dict[str, Any]] = []
     facts, figures = distill_draft(

@@ -65,6 +65,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert words in error and error.startswith("speckd: ") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_a_real_process_with_code_2_and_no_traceback() -> None:
     done = run("inspect", "x", "--k", "0")
     assert done.returncode == 2

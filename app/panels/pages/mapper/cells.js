@@ -22,7 +22,7 @@ function tile(arm, figure) {
   return { arm, figure, cell, better, holdsZero, strength: 0 };
 }
 
-/* Every strength is the root of the difference over its figure's largest, so that a broken run does not pale the rest. */
+/* Every strength is the root of the difference over its figure's largest: a broken run does not pale the rest. */
 function shade(tiles) {
   const largest = {};
   for (const { figure, cell } of tiles) largest[figure] = Math.max(largest[figure] || 0, Math.abs(cell.mean));
