@@ -1,5 +1,5 @@
-/* Small pictures in SVG: lines over steps, points over a number, bars of shares. They take their colours from the page's
-   style, and say in a label what is in them. */
+/* Small pictures in SVG: lines over steps, points over a number, bars of shares. They take their colours from the
+   page's style, and say in a label what is in them. */
 
 const { el, svg } = SpecKD;
 const WIDE = 384;

@@ -81,7 +81,7 @@ function keptPage({ cells, map, view }, language) {
   return "<!doctype html>\n" + document.outerHTML + "\n";
 }
 
-/* --- the picture ---------------------------------------------------------------------------------------------------- */
+/* --- the picture -------------------------------------------------------------------------------------------------- */
 
 const [LEFT, WIDE, HIGH, GAP, TOP] = [210, 118, 40, 4, 104];
 function wrapped(pen, text, room, most) {
