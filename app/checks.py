@@ -23,6 +23,33 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+FIELDS = {  # what the sentence of an error begins with -> the field of a form that it is about
+    "The question": "prompt",
+    "The given text": "response",
+    "The length": "max_new_tokens",
+    "The temperature": "temperature",
+    "The seed": "seed",
+    "The number of steps": "steps",
+    "The batch size": "batch_size",
+    "The learning rate": "learning_rate",
+    "The LoRA rank": "lora_rank",
+    "The gate": "gate-0",
+    "The two gates": "gate-1",
+    "Pasted prompts": "responses",
+    "There are no prompts": "text",
+    "The data": "text",
+    "The file": "file",
+    "Line ": "file",
+    "The teacher": "teacher",
+    "The student": "student",
+}
+
+
+def field_of(sentence: str) -> str | None:
+    """The field that the sentence of an error is about; None where it is about none."""
+    return next((field for words, field in FIELDS.items() if sentence.startswith(words)), None)
+
+
 def as_whole(value: Any, name: str, least: int, most: int, unit: str = "") -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)

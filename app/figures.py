@@ -28,13 +28,13 @@ class Lane:
     hue: str
 
 
-LANES = (
-    Lane("rank", "proposal rank", "", TEACHER),
+LANES = (  # what tells most comes first
+    Lane("divergence", "divergence", "nats", GREY),
+    Lane("weight", "weight", "", GREY),
     Lane("acceptance", "one draw passes", "", TEACHER),
     Lane("teacher_entropy", "teacher entropy", "nats", TEACHER),
     Lane("student_entropy", "student entropy", "nats", STUDENT),
-    Lane("divergence", "divergence", "nats", GREY),
-    Lane("weight", "weight", "", GREY),
+    Lane("rank", "proposal rank", "", TEACHER),
 )
 SHADES = 0.92  # opacity of the strongest colour
 
@@ -138,12 +138,13 @@ class Chart:
     label: str
     unit: str
     held_out: bool
+    warning: str = ""  # stands beside the title
 
 
-CHARTS = (
-    Chart("loss", "loss", "nats a token", held_out=False),
+CHARTS = (  # like with like first; a gated loss counts what its own gate lets through, and compares with no other
     Chart("divergence", "ungated divergence", "nats a token", held_out=True),
-    Chart("tar", "TAR", "share of tokens", held_out=True),
+    Chart("tar", "accepted", "share of tokens", held_out=True),
+    Chart("loss", "gated loss", "nats a token", held_out=False, warning="its own: not comparable"),
 )
 # Racers are both students: the first has the student's hue, the second is grey. Dash and marker tell them apart alone.
 RACERS = (("A", "solid", "circle", STUDENT), ("B", "5px,3px", "diamond", GREY))
@@ -198,7 +199,10 @@ def race(quantity: str) -> "Figure":
             "title": {"text": f"{chart.label} ({chart.unit})"}, "range": [0, 1], "fixedrange": True, "nticks": 5,
             "zeroline": False, "showline": False, "ticks": "", "tickformat": ".0%" if percent else "~g",
         },
-        meta={"quantity": chart.key, "label": chart.label, "unit": chart.unit, "held_out": chart.held_out},
+        meta={
+            "quantity": chart.key, "label": chart.label, "unit": chart.unit, "held_out": chart.held_out,
+            "warning": chart.warning,
+        },
     )  # fmt: skip
     return figure
 

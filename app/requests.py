@@ -260,6 +260,8 @@ class TrainingRequest:
             eval_every=max(1, -(-self.steps // 3)),
             probe_every=1 if self.steps <= 100 else self.steps // 50,
             answers=40,
+            answer_every=max(1, self.steps // 10),
+            in_turn=True,
             cache_folder=cache,
         )
 

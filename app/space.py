@@ -26,7 +26,7 @@ FOLDERS = {  # folder -> the kinds of files that it gives
     "assets/traces": (".json",),
 }
 LARGEST = 10_000_000  # bytes; the Hub takes larger files through LFS or Xet alone, and this project has none
-THUMBNAIL = "assets/pictures/inspect-light.png"
+THUMBNAIL = "assets/pictures/card.png"
 PORT = 7860  # the only one that a Space opens
 TITLE = "SpecKD Lab"
 

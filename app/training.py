@@ -283,7 +283,11 @@ class Trainings:
 
     def _work(self, run: Run, post: Callable[[Update], None]) -> None:
         def waiting(ahead: int) -> None:
-            runs = "one training is" if ahead == 1 else f"{ahead} trainings are"
+            others = ahead - self._own_ahead(run)
+            if others <= 0:
+                post(Update("waiting", "Waiting: your earlier run is ending."))
+                return
+            runs = "one training is" if others == 1 else f"{others} trainings are"
             post(Update("waiting", f"Waiting: {runs} ahead of yours."))
 
         try:
@@ -299,6 +303,14 @@ class Trainings:
         if run.left.is_set():
             self._remove(run)
         post(last)
+
+    def _own_ahead(self, run: Run) -> int:
+        """How many earlier runs of the same visitor have not ended yet."""
+        with self._lock:
+            return sum(
+                one is not run and bool(run.session) and one.session == run.session and not one.over
+                for one in self._runs.values()
+            )
 
     def _train(self, run: Run, post: Callable[[Update], None]) -> Update:
         settings = run.request.settings(str(run.folder / "run"), str(run.folder / "data.jsonl"))
@@ -379,7 +391,9 @@ class _Clock:
 
     def __init__(self, steps: int, racers: int) -> None:
         self._steps, self._racers = steps, racers
-        self._began: tuple[float, int] | None = None  # when the first step ended, and which it was
+        self._done = [0] * racers  # steps of each racer
+        self._last: tuple[str, float | None, float | None] = ("The models are loaded.", 0.0, None)
+        self._began: tuple[float, int] | None = None  # when the first step ended, and how many were done then
         self.step_seconds: float | None = None  # of the steps so far, with what is done between them
 
     def hear(self, event: Mapping[str, Any], stopped: bool) -> tuple[str, str, float | None, float | None]:
@@ -389,17 +403,21 @@ class _Clock:
             return "training", "Stopping: the figures of what was reached are being taken.", None, None
         if kind == "row":
             now, all_steps = time.monotonic(), self._steps * self._racers
-            done = event["racer"] * self._steps + event["row"]["step"]
+            self._done[event["racer"]] = event["row"]["step"]
+            done = sum(self._done)
             began, first = self._began = self._began or (now, done)
             if done > first:
                 self.step_seconds = (now - began) / (done - first)
             left = self.step_seconds * (all_steps - done) if self.step_seconds is not None else None
             racer = f" of racer {'AB'[event['racer']]}" if self._racers > 1 else ""
-            return "training", f"Step {event['row']['step']} of {self._steps}{racer}.", done / all_steps, left
+            self._last = f"Step {event['row']['step']} of {self._steps}{racer}.", done / all_steps, left
+            return "training", *self._last
         if kind in ("answers", "verdict"):
             return "training", "Comparing.", 1.0, None
         if kind == "start":
             return "training", "The models are loaded.", 0.0, None
+        if kind in ("probe", "saying"):
+            return "training", *self._last
         return "training", "Taking the held-out figures.", None, None
 
 

@@ -20,7 +20,7 @@ record() {
 
 for name in ${*:-default curriculum cold-start warm}; do
     case $name in
-    default) record default --student young --compare topk:k=5:beta=0.01,none ;;
+    default) record default --student young --compare topk:k=5:beta=0.01,none --in-turn --answer-every 3 ;;
     curriculum) record curriculum --student young --compare topk:k=5:beta=0.01,random:rate=0.55:beta=0.01 ;;
     cold-start) record cold-start --student raw --compare topk:k=5:beta=0.01,none ;;
     warm) record warm --student healed --compare topk:k=5:beta=0.01,none ;;

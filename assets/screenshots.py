@@ -1,9 +1,10 @@
 """Take the README's pictures from the real page: python assets/screenshots.py [FOLDER]
 
 Starts the page on a free port without loading a model (the pictures show recorded answers and runs), and writes each
-tab, desktop and phone, light and dark.
+tab, desktop and phone, light and dark, and the card that is shown where somebody shares the page.
 """
 
+import base64
 import sys
 from pathlib import Path
 
@@ -21,6 +22,13 @@ TABS = {  # what is opened, and what must be on screen before the picture is tak
     "learn": ("#tab=learn&lesson=gate&step=3", "#tab-learn .sk-strip .sk-token"),
 }
 SIZES = {"": (1280, 800), "-phone": (390, 844)}
+CARD = """async () => {
+  const { picture, lanes, app } = document.querySelector("#inspector .sk-panel").inspector;
+  const card = await SpecKD.inspectCard({ picture, lanes, host: app, interlinear: true });
+  const reader = new FileReader();
+  await new Promise((done) => { reader.onload = done; reader.readAsDataURL(card); });
+  return reader.result.split(",")[1];
+}"""
 PLAYED = 8_000  # milliseconds in which the recorded run has played
 
 
@@ -37,6 +45,7 @@ def main(folder: Path) -> None:
             for size, (width, height) in SIZES.items():
                 for scheme in ("light", "dark"):
                     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+                    context.add_init_script("localStorage.setItem('speckd-lab.opening', 'seen')")  # no opening plays
                     visit = context.new_page()
                     visit.goto(url + fragment)
                     visit.wait_for_selector(drawn, timeout=60_000)
@@ -44,6 +53,8 @@ def main(folder: Path) -> None:
                     file = folder / f"{tab}{size}-{scheme}.png"
                     visit.screenshot(path=file, full_page=bool(size))
                     print(file)
+                    if (tab, size, scheme) == ("inspect", "", "light"):
+                        (folder / "card.png").write_bytes(base64.b64decode(visit.evaluate(CARD)))
                     context.close()
         browser.close()
     page.close()

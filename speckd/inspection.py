@@ -130,6 +130,8 @@ def inspect(
             "or check its weights."
         )
     config = _config(pair, prompt, source, do_sample, max_new_tokens, temperature, seed)
+    if forced and response is None:
+        config["prefix_ids"] = forced  # so that whatever is made of it can say that the text was steered
     if chat_template_kwargs:
         config["chat_template_kwargs"] = dict(chat_template_kwargs)
     return _assemble(pair, config, prompt_ids, response_ids, measured, seed)

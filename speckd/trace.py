@@ -49,8 +49,9 @@ class Trace:
     """Teacher and student over one text, token by token.
 
     Attributes:
-        config: what made it: prompt, source, do_sample, max_new_tokens, temperature, seed, k_max, n_top, teacher,
-            student, their sha256, dtype, device, vocabulary_size, and the versions of speckd, torch and transformers.
+        config: what made it: prompt, source, prefix_ids where it was steered, do_sample, max_new_tokens, temperature,
+            seed, k_max, n_top, teacher, student, their sha256, dtype, device, vocabulary_size, and the versions of
+            speckd, torch and transformers.
         response: the response as text.
         input_ids: (T,) int64, prompt and response.
         n_prompt: how many of them are the prompt's.

@@ -66,20 +66,26 @@ RUN_GATES: dict[str, str] = {
 }
 # Columns of a training log, and figures of a held-out evaluation.
 FIGURES: dict[str, dict[str, str]] = {
-    "tar": {"label": "TAR", "kind": "share"},
-    "loss": {"label": "loss, nats", "kind": "nats"},
     "divergence": {"label": "ungated divergence, nats", "kind": "nats"},
+    "tar": {"label": "accepted by its own gate", "kind": "share"},
     "masked_share": {"label": "masked away", "kind": "share"},
     "tokens_per_second": {"label": "tokens a second", "kind": "ratio"},
     "learning_rate": {"label": "learning rate", "kind": "ratio"},
+    "loss": {"label": "gated loss, nats (not comparable)", "kind": "nats"},
+}
+# What a racer's own share is the share of, under its gate; a held-out TAR is always Top-k's.
+OWN_SHARE: dict[str, str] = {
+    "none": "Top-k would accept",
+    "random": "kept by its die",
 }
 HELD_OUT: dict[str, dict[str, str]] = {
     "divergence": {"label": "divergence, nats", "kind": "nats"},
-    "tar": {"label": "TAR", "kind": "share"},
+    "tar": {"label": "TAR of Top-k, k = 5", "kind": "share"},
     "acceptance": {"label": "one draw passes", "kind": "probability"},
     "agreement": {"label": "same first choice", "kind": "share"},
     "rouge_l": {"label": "ROUGE-L", "kind": "score"},
 }
+RINGS = "held out (TAR: that of Top-k, k = 5)"  # what the rings of a race's charts are
 # Figures of a study's run that the map may show (columns of assets/study/runs.csv), and what is better.
 STUDY_FIGURES: dict[str, dict[str, str]] = {
     "acceptance": {
@@ -252,6 +258,8 @@ def table() -> dict[str, Any]:
         "run_gates": RUN_GATES,
         "figures": FIGURES,
         "held_out": HELD_OUT,
+        "own_share": OWN_SHARE,
+        "rings": RINGS,
         "data": DATA,
         "responses": RESPONSES,
         "study": {

@@ -23,12 +23,12 @@ from speckd import words
 
 HERE = Path(__file__).parent
 PARTS = (
-    "hands", "address", "students", "menu", "run", "form", "player", "plot", "lanes", "png",
-    "recording", "race", "heatmap", "probe",
+    "hands", "address", "students", "menu", "run", "form", "player", "plot", "lanes-figure", "lanes",
+    "opening", "png", "card", "race-card", "recording", "race", "heatmap", "probe",
 )  # fmt: skip
 PAGES = {
-    "inspector": ("settings", "keep", "page"),
-    "distiller": ("controls", "side", "answers", "keep", "live", "page"),
+    "inspector": ("settings", "keep", "trail", "page"),
+    "distiller": ("controls", "bet", "saying", "side", "answers", "keep", "live", "page"),
     "mapper": ("words", "cells", "grid", "chart", "opened", "pictures", "keep", "page"),
     "learner": ("progress", "text", "exercise", "stage", "own", "list", "page"),
 }
@@ -95,9 +95,8 @@ def plotly_url() -> str:
 
 
 def preload() -> str:
-    """For launch(head=...): the scripts are fetched while gradio builds the page."""
-    urls = (script_url(), plotly_url())
-    return "".join(f'<link rel="preload" as="script" href="{url}">' for url in urls)
+    """For launch(head=...): our script is fetched while gradio builds the page. Plotly's waits until a plot asks."""
+    return f'<link rel="preload" as="script" href="{script_url()}">'
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.checks import field_of
 from app.panels import Distiller
 from app.recorded import recorded_runs
 from app.requests import DEFAULTS, GATES, RESPONSES, TrainingRequest
@@ -34,6 +35,7 @@ def as_value(run: str, update: Update) -> dict[str, Any]:
         "seconds_left": update.seconds_left,
         "from": update.first,
         "events": as_text(update.events),
+        "field": field_of(update.text) if update.state == "failed" else None,
     }
 
 

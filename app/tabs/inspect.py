@@ -11,6 +11,7 @@ import gradio as gr
 
 import speckd
 from app import figures
+from app.checks import field_of
 from app.engine import Engine
 from app.panels import Inspector
 from app.recorded import recorded_traces
@@ -107,7 +108,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
         try:
             question = Question.read(data.get("question") or {}, settings)
         except ValueError as error:
-            yield {"run": run, "state": "failed", "text": str(error)}
+            yield {"run": run, "state": "failed", "text": str(error), "field": field_of(str(error))}
             return
         stop = stops.begin(run, session)
         try:

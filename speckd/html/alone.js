@@ -21,9 +21,11 @@ SpecKD.legend = () => {
 SpecKD.madeBy = (config) => {
   const sources = { teacher: "teacher", student: "student", given: "given text" };
   const how = config.source === "given" ? "" : config.do_sample ? ", sampled" : ", greedy";
+  const steered = (config.prefix_ids || []).length;
+  const first = steered ? `; steered: its first ${steered} tokens were chosen by hand` : "";
   return `${config.student} student, ${config.teacher} teacher; response from the ${
     sources[config.source] || config.source
-  }${how}; temperature ${config.temperature}, seed ${config.seed}`;
+  }${how}${first}; temperature ${config.temperature}, seed ${config.seed}`;
 };
 
 SpecKD.showAlone = function (root, trace, { knobs = {}, pin = null } = {}) {

@@ -2,7 +2,9 @@
    between the same tokens, and the student's proposal running across to where it ends. */
 
 const { svg, percent, ordinal, shown } = SpecKD;
-const ROW = 21; // pixels
+const ROW = 21; // pixels, the least; where there is room a row is higher, and its text larger
+const MOST_ROW = 34;
+const ROOMY = 25;
 const TOP = 26; // for the heads
 const FOOT = 34; // for a proposal off the list
 const SIDE = 46; // of a column: its numbers, which no bar covers
@@ -13,9 +15,14 @@ const curve = (x0, y0, x1, y1) => `M${x0},${y0} C${(x0 + x1) / 2},${y0} ${(x0 + 
 function shapeOf(width, n) {
   const gap = Math.round(Math.min(96, width * 0.2));
   const left = (width - gap) / 2;
-  const y = (row) => TOP + row * ROW + ROW / 2;
-  return { width, n, left, right: left + gap, top: TOP, y, offRow: n + 0.35, row: ROW, height: TOP + n * ROW + FOOT };
+  const high = Math.round(Math.max(ROW, Math.min(MOST_ROW, width / 21)));
+  const y = (row) => TOP + row * high + high / 2;
+  const roomy = high >= ROOMY;
+  const height = TOP + n * high + FOOT;
+  return { width, n, left, right: left + gap, top: TOP, y, offRow: n + 0.35, row: high, roomy, height };
 }
+
+SpecKD.listsAreRoomy = (width) => shapeOf(width, 0).roomy;
 
 /* Texts that stand twice in a list: they differ by a leading space alone. */
 function twinsIn(trace, ids) {
@@ -25,7 +32,7 @@ function twinsIn(trace, ids) {
 
 /* One row of a list; `at` is its place from 0. */
 function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label }) {
-  const { left, right, width, y } = shape;
+  const { left, right, width, y, row: high } = shape;
   const isStudent = who === "student";
   const edge = isStudent ? left : right;
   const anchor = isStudent ? "end" : "start";
@@ -46,17 +53,17 @@ function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label
     svg("rect", {
       class: "sk-hit",
       x: isStudent ? 0 : right,
-      y: y(at) - ROW / 2 + 1,
+      y: y(at) - high / 2 + 1,
       width: left,
-      height: ROW - 2,
+      height: high - 2,
       rx: 3,
     }),
     svg("rect", {
       class: "sk-bar",
       x: isStudent ? edge - bar : edge,
-      y: y(at) - ROW / 2 + 2,
+      y: y(at) - high / 2 + 2,
       width: bar,
-      height: ROW - 4,
+      height: high - 4,
       rx: 2,
     }),
     svg("text", { class: "sk-word", x: inward(24), y: base, "text-anchor": anchor, text: label }),
@@ -131,7 +138,7 @@ SpecKD.drawLists = function (trace, t, { width, live, short }) {
   const rows = [...listOf("student", given), ...listOf("teacher", given)];
   const head = (who, x, anchor, text) =>
     svg("text", { class: `sk-head sk-${who}-text`, x, y: 14, "text-anchor": anchor, text });
-  const zone = svg("rect", { class: "sk-zone", x: right, y: TOP, width: left, height: n * ROW });
+  const zone = svg("rect", { class: "sk-zone", x: right, y: TOP, width: left, height: n * shape.row });
   const strong = svg("path", { class: "sk-strong", d: curve(left + 3, y(0), right - 3, y(end)) });
   const badge = svg(
     "g",

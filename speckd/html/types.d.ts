@@ -50,6 +50,8 @@ interface Words {
   run_gates: Record<string, string>;
   figures: Record<string, Figure>;
   held_out: Record<string, Figure>;
+  own_share: Record<string, string>;
+  rings: string;
   data: Record<string, string>;
   responses: Record<string, string>;
   study: {
@@ -98,6 +100,10 @@ interface TraceConfig {
   torch: string;
   transformers: string;
 }
+/** With the token ids that a response was made to begin with, where it was steered. */
+interface SteeredConfig extends TraceConfig {
+  prefix_ids?: number[];
+}
 /** The ten likeliest tokens of one model at every token, and what the other model thinks of them. */
 interface TopTokens {
   ids: number[][];
@@ -107,7 +113,7 @@ interface TopTokens {
 }
 /** Trace.to_dict of version 1, read by SpecKD.readTrace: one entry a response token in every column. */
 interface Trace {
-  config: TraceConfig;
+  config: SteeredConfig;
   prompt: string;
   response: string;
   n_prompt: number;
@@ -203,6 +209,7 @@ interface Strip extends Part {
 }
 interface Verdict {
   show(trace: Trace, t: number, gated: Gated, knobs: Knobs): void;
+  focus(): void;
   clear(): void;
   element: HTMLElement;
   destroy(): void;
@@ -232,6 +239,8 @@ type RunEvent =
     kind: "start";
     racers: { gate: string; name: string }[];
     steps: number;
+    /** Whether the racers' steps alternate. */
+    in_turn?: boolean;
     student: string;
     teacher: string;
     teacher_sha256: string;
@@ -252,6 +261,7 @@ type RunEvent =
     tvd: Real[];
     proposal: string[];
   }
+  | { kind: "saying"; racer: number; step: number; text: string }
   | { kind: "answers"; prompt: string; answers: Answer[] }
   | { kind: "verdict"; text: string; table: (string | number | null)[][] }
   | {
@@ -265,6 +275,7 @@ type EventOf<Kind extends RunEvent["kind"]> = Extract<RunEvent, { kind: Kind }>;
 interface Answer {
   who: "teacher" | "before" | "after";
   racer?: number | null;
+  sampled?: boolean;
   trace?: Partial<Trace>;
 }
 /** "topk:k=5:beta=0.01" taken apart. */
@@ -272,6 +283,7 @@ interface RunGate {
   kind: string;
   k?: number;
   beta?: number;
+  rate?: number;
 }
 type Row = { step: number } & Record<string, number | null>;
 interface ProbeRow {
@@ -292,7 +304,9 @@ interface Racer {
   rows: Row[];
   heldOut: Row[];
   probes: ProbeRow[];
+  sayings: { step: number; text: string }[];
 }
+type Bet = { divergence: number | null; acceptance: number | null };
 /** A run as the page knows it: read from events, live or recorded. */
 interface Run {
   key?: string;
@@ -308,6 +322,10 @@ interface Run {
   /** Events read so far. */
   n: number;
   newest: { racer: number; step: number };
+  /** What the visitor bet on, before it was known: the index of a racer. */
+  bet: Bet;
+  /** Its verdict has been on screen. */
+  revealed?: boolean;
   add(events: RunEvent[]): Run;
 }
 
@@ -353,6 +371,8 @@ interface Update {
   events?: string;
   from?: number;
   recorded?: Recording | null;
+  /** Of a failure: the field of the form that caused it. */
+  field?: string | null;
 }
 /** A trace with its heatmap, as JSON texts or read. */
 interface Result {
@@ -435,12 +455,16 @@ interface Plot {
   /** Plotly hangs its layout on it. */
   area: any;
   on(event: string, listener: (event: any) => void): void;
-  toImage(figure: PlotlyFigure, options: object): Promise<string>;
   destroy(): void;
 }
 interface Lanes extends Part {
   setFigure(figure: PlotlyFigure): void;
-  toImage(options: object): Promise<string>;
+  setHeight(pixels: number): void;
+  /** Into a picture to keep: all lanes with their words, as wide and high as given. */
+  paintInto(
+    pen: CanvasRenderingContext2D,
+    place: { left: number; top: number; width: number; height: number; narrow?: boolean },
+  ): void;
   repaint(): void;
   element: HTMLElement;
   destroy(): void;
@@ -515,7 +539,9 @@ interface SpecKDParts {
   createControls(options: { knobs: Knobs; onChange(change: Partial<Knobs>): void }): Controls;
   createCompare(root: HTMLElement, options?: PinHover): Compare;
   legend(): HTMLElement;
-  madeBy(config: Pick<TraceConfig, "student" | "teacher" | "source" | "do_sample" | "temperature" | "seed">): string;
+  madeBy(
+    config: Pick<SteeredConfig, "student" | "teacher" | "source" | "do_sample" | "temperature" | "seed" | "prefix_ids">,
+  ): string;
   /** The picture of a downloaded page. */
   showAlone(root: HTMLElement, trace: Trace, options?: { knobs?: Partial<Knobs>; pin?: number | null }): Picture;
 

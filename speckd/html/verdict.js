@@ -16,6 +16,7 @@ class VerdictCard {
     this.knobs = null;
     this.parts = null; // the nodes that a moved slider touches
     this.rowFocus = 0;
+    this.roomy = false;
     this.where = el("span", { class: "sk-small sk-muted" });
     this.heading = el("h2", { class: "sk-verdict-heading", "aria-live": "polite" });
     this.picture = svg("svg", { class: "sk-picture", role: "group" });
@@ -55,7 +56,7 @@ class VerdictCard {
   short(text, room, twins = new Set()) {
     const bare = shown(text);
     const full = twins.has(bare) && text.startsWith(" ") && text.trim() ? "␣" + bare : bare;
-    this.ruler.font = `700 13px ${getComputedStyle(this.element).fontFamily}`;
+    this.ruler.font = `700 ${this.roomy ? 15 : 13}px ${getComputedStyle(this.element).fontFamily}`;
     const fits = (some) => this.ruler.measureText(some).width <= room;
     if (full.length < 5 || fits(full)) return full;
     const characters = Array.from(full.slice(0, 80)); // never half a surrogate pair
@@ -66,6 +67,8 @@ class VerdictCard {
   draw() {
     const width = Math.max(260, this.picture.clientWidth || 400);
     const live = this.onAlternative !== null;
+    this.roomy = SpecKD.listsAreRoomy(width);
+    this.picture.classList.toggle("sk-roomy", this.roomy);
     this.parts = SpecKD.drawLists(this.trace, this.t, { width, live, short: this.short });
     const { nodes, rows, shape } = this.parts;
     this.picture.setAttribute("viewBox", `0 0 ${width} ${shape.height}`);
@@ -139,6 +142,11 @@ class VerdictCard {
     badge.style.display = byRank ? "" : "none";
   }
 
+  /* The keyboard goes to the lists. */
+  focus() {
+    const row = this.parts && this.parts.rows[this.rowFocus];
+    if (row) row.focus({ preventScroll: true });
+  }
   clear() {
     this.trace = null;
     this.t = -1;

@@ -65,9 +65,8 @@ function translated(value) {
   if (Array.isArray(value) || value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, translated(one)]));
 }
-for (const name of ["gates", "divergences", "selectors", "run_gates", "figures", "held_out", "data", "responses"]) {
-  speckdWords[name] = translated(speckdWords[name]);
-}
+const NAMED = ["gates", "divergences", "selectors", "run_gates", "figures", "held_out", "data", "responses"];
+for (const name of [...NAMED, "own_share", "rings"]) speckdWords[name] = translated(speckdWords[name]);
 
 SpecKD.GATES = speckdWords.gates;
 SpecKD.DIVERGENCES = speckdWords.divergences;

@@ -12,16 +12,17 @@ A run's folder:
     student/            the trained student with its model card; appears whole, at the very end
 
 With several gates each racer has a folder of its own with these files, and the joint report lies above them. All racers
-start from the same student and see the same batches.
+start from the same student and see the same batches; they run one after the other, or a step in turn (``turns.py``).
 """
 
+import functools
 import gc
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from speckd.runs.recording import OnEvent, Recorder
 from speckd.runs.report import RunRecord, Runs, held_out_table, to_csv, to_html, to_markdown
 from speckd.runs.settings import DistillSettings, command_of, options_of
 from speckd.runs.telling import model_card, seed_spread, verdict
+from speckd.runs.turns import TurnCallback, Turns
 from speckd.training.callbacks import RowCallback
 from speckd.training.config import SpecKDConfig, config_facts
 from speckd.training.prepare import prepare_student, save_student
@@ -106,19 +108,7 @@ def distill(
         on_trained,
         keep_student,
     )
-    records = Runs()
-    for number, gate in enumerate(settings.gates):
-        racer = settings.racer(gate)
-        if main and len(settings.gates) > 1:
-            _open_folder(Path(racer.output), racer, resume)
-        _wait_for_main_process()
-        done = read_record(Path(racer.output)) if resume else None
-        if done is None:
-            done = _train_one(race, racer, number)
-            gc.collect()
-        records.append(done)
-        if _stopped(stop_file):
-            break
+    records = _in_turn(race) if settings.in_turn and len(settings.gates) > 1 and _is_alone() else _in_order(race)
     told.answers()
     told.verdict(verdict(records, seed_spread(settings)), held_out_table(records) if records[0].after else [])
     if main:
@@ -126,6 +116,45 @@ def distill(
             _write_report(output, records, settings)
         told.write(output / "recording.json")
     return records
+
+
+def _in_order(race: "_Race") -> Runs:
+    """One racer's whole run after the other's."""
+    records = Runs()
+    for number in range(len(race.settings.gates)):
+        records.append(_racer_of(race, number))
+        if _stopped(race.stop_file):
+            break
+    return records
+
+
+def _in_turn(race: "_Race") -> Runs:
+    """All racers at once, a step of each in turn."""
+    n = len(race.settings.gates)
+    race.turns = Turns(n)
+    found: list[RunRecord | None] = [None] * n
+
+    def racer(number: int) -> Callable[[], None]:
+        def run() -> None:
+            found[number] = _racer_of(race, number)
+
+        return run
+
+    race.turns.run([racer(number) for number in range(n)])
+    return Runs(record for record in found if record is not None)
+
+
+def _racer_of(race: "_Race", number: int) -> RunRecord:
+    """A racer's record: read where it is finished, else made."""
+    racer = race.settings.racer(race.settings.gates[number])
+    if is_main_process() and len(race.settings.gates) > 1:
+        _open_folder(Path(racer.output), racer, race.resume)
+    _wait_for_main_process()
+    done = read_record(Path(racer.output)) if race.resume else None
+    if done is None:
+        done = _train_one(race, racer, number)
+        gc.collect()
+    return done
 
 
 def _stopped(stop_file: str | None) -> bool:
@@ -148,11 +177,18 @@ class _Race:
     on_trained: OnTrained | None
     keep_student: bool
     before: dict[str, Any] = field(default_factory=dict)  # held-out figures of the one start
+    turns: Turns | None = None  # where racers take a step in turn
+    teacher: Any = None  # the one that racers in turn share
 
 
 def is_main_process() -> bool:
     """Whether this is the process that writes: the only one, or the first of several."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def _is_alone() -> bool:
+    """Whether this is the only process of the run."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
 def _wait_for_main_process() -> None:
@@ -171,7 +207,16 @@ def _open_folder(folder: Path, settings: DistillSettings, resume: bool) -> None:
             if not resume:
                 raise ValueError(f"{folder} holds a run already: resume it with --resume, or choose another folder.")
             kept = json.loads(file.read_text(encoding="utf-8"))
-            free = {"output", "cache_folder", "device", "name", "report_to", "keep_checkpoints", "eval_every"}
+            free = {
+                "output",
+                "cache_folder",
+                "device",
+                "name",
+                "report_to",
+                "keep_checkpoints",
+                "eval_every",
+                "in_turn",
+            }
             differing = sorted(
                 name for name in asked if kept.get(name, asked[name]) != asked[name] and name not in free
             )
@@ -196,6 +241,9 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     output, gate, told = Path(settings.output).expanduser(), settings.gates[0], race.told
     main = is_main_process()
     pair = _load(race, settings)
+    if race.turns is not None:  # one teacher for all of them: it is only read
+        race.teacher = race.teacher or pair.teacher
+        pair = replace(pair, teacher=race.teacher)
     pair = prepare_student(
         pair, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha, full=settings.full, seed=settings.seed
     )
@@ -207,7 +255,8 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     if probe is not None and settings.probe_every:
         told.probe(number, 0, probe.measure())
     if probe is not None and settings.answers and number == 0:
-        told.answer(pair, "before", None, probe.prompt, settings.answers)
+        for sampled in (False, True):
+            told.answer(pair, "before", None, probe.prompt, settings.answers, sampled=sampled)
     args = SpecKDConfig(**_arguments(settings, output, race.stop_file, race.progress_bar, cache))
     live = output / "log.jsonl"
     written = 0
@@ -225,19 +274,30 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
             told.row(number, one)
 
     callbacks: list[Any] = [RowCallback(keep)]
+    looks: list[tuple[int, Callable[[int], None]]] = []
     if probe is not None and settings.probe_every:
-        callbacks.append(ProbeCallback(probe, settings.probe_every, lambda *one: told.probe(number, *one)))
+        looks.append((settings.probe_every, functools.partial(_measure, told, probe, number)))
+    if probe is not None and settings.answer_every:
+        told.saying(number, 0, probe.answer(settings.answers))
+        looks.append((settings.answer_every, functools.partial(_say, told, probe, number, settings.answers)))
+    if looks:
+        callbacks.append(ProbeCallback(looks))
     if race.watch is not None:
         callbacks.extend(race.watch(pair, train))
+    turn = TurnCallback(race.turns, number) if race.turns is not None else None
+    if turn is not None:
+        callbacks.append(turn)
     reference = _reference(race, settings)
     trainer = SpecKDTrainer(pair, args, train, held_out, callbacks=callbacks, reference=reference)
+    if turn is not None:
+        turn.trainer = trainer
     if held_out is not None:
         _score_before(race, trainer, output / "before.json")
         told.held_out(number, 0, race.before)
     before = race.before
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=race.resume)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started - (turn.waited if turn is not None else 0.0)
     history = [dict(row) for row in trainer.state.log_history if "train_runtime" not in row]
     after: dict[str, Any] = {}
     kept_step = trainer.best.get("step", trainer.state.global_step)
@@ -246,8 +306,9 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     if held_out is not None:
         told.held_out(number, kept_step, after)
     if probe is not None and settings.answers:
-        told.answer(pair, "after", number, probe.prompt, settings.answers)
-        if number + 1 == len(race.settings.gates) or _stopped(race.stop_file):
+        for sampled in (False, True):
+            told.answer(pair, "after", number, probe.prompt, settings.answers, sampled=sampled)
+        if (number + 1 == len(race.settings.gates) or _stopped(race.stop_file)) and not told.has_answer("teacher"):
             told.answer(pair, "teacher", None, probe.prompt, settings.answers)
     facts = _facts(trainer, settings, train, kept_step)
     record = RunRecord(trainer.gate.title(), facts, history, before, after, seconds)
@@ -262,6 +323,14 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         race.on_trained(pair, record)
     _wait_for_main_process()
     return record
+
+
+def _measure(told: Recorder, probe: Probe, racer: int, step: int) -> None:
+    told.probe(racer, step, probe.measure())
+
+
+def _say(told: Recorder, probe: Probe, racer: int, longest: int, step: int) -> None:
+    told.saying(racer, step, probe.answer(longest))
 
 
 def _load(race: _Race, settings: DistillSettings) -> Pair:

@@ -2,17 +2,19 @@
 
 The events, in order, each a plain dictionary (infinity is written "inf"):
 
-    start      racers [{gate, name}], steps, student, teacher, teacher_sha256, seed, divergence, settings (FACTS),
+    start      racers [{gate, name}], steps, in_turn (whether their steps alternate), student, teacher,
+               teacher_sha256, seed, divergence, settings (FACTS),
                probe {prompt, tokens, teacher_entropy} or null
     held_out   racer, step (0 before training), scores as in ``evaluation.Scores``
     probe      racer, step, and lists over the probe's tokens: topk_threshold, speck_threshold, divergence, tvd,
                proposal
     row        racer, row: a line of the trainer's log
-    answers    prompt, answers [{who: teacher | before | after, racer, trace}], each trace with the few columns of
-               ``Trace.to_dict`` that a strip needs
+    saying     racer, step, text: the student's greedy answer to the probe's prompt at that step
+    answers    prompt, answers [{who: teacher | before | after, racer, sampled, trace}], each trace with the few columns
+               of ``Trace.to_dict`` that a strip needs
     verdict    text, table (lines of cells, the first is the head)
 
-Racers run one after the other, so their events do too.
+Racers run one after the other, or take a step in turn; so do their events.
 """
 
 import json
@@ -28,7 +30,7 @@ from speckd.trace import Trace
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 FACTS = ("responses", "batch_size", "learning_rate", "max_length", "temperature", "limit", "eval_limit")  # of a run
-KINDS = ("start", "held_out", "probe", "row", "answers", "verdict", "kept")
+KINDS = ("start", "held_out", "probe", "row", "saying", "answers", "verdict", "kept")
 _TIMING = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "train_runtime")
 
 
@@ -59,6 +61,7 @@ class Recorder:
             "start",
             racers=[{"gate": gate, "name": gate_from_text(gate).title()} for gate in settings.gates],
             steps=settings.steps or None,
+            in_turn=settings.in_turn,
             student=pair.student_id,
             teacher=pair.teacher_id,
             teacher_sha256=pair.teacher_sha256,
@@ -83,9 +86,14 @@ class Recorder:
     def probe(self, racer: int, step: int, measured: dict[str, Any]) -> None:
         self._tell("probe", racer=racer, step=step, **measured)
 
-    def answer(self, pair: Pair, who: str, racer: int | None, prompt: str, longest: int) -> None:
-        """A greedy answer to the probe's prompt, for the comparison at the end: of the "teacher", or of the student
-        as it is now, "before" or "after" its training."""
+    def saying(self, racer: int, step: int, text: str) -> None:
+        self._tell("saying", racer=racer, step=step, text=text)
+
+    def answer(
+        self, pair: Pair, who: str, racer: int | None, prompt: str, longest: int, *, sampled: bool = False
+    ) -> None:
+        """An answer to the probe's prompt, for the comparison at the end, greedy or sampled: of the "teacher", or of
+        the student as it is now, "before" or "after" its training."""
         from speckd.inspection import inspect
 
         self._prompt = prompt
@@ -95,17 +103,22 @@ class Recorder:
             pair,
             prompt,
             source="teacher" if who == "teacher" else "student",
+            do_sample=sampled,
             max_new_tokens=longest,
             temperature=self._settings.temperature,
             seed=self._settings.seed,
         )
         pair.student.train(training)
-        self._answers.append({"who": who, "racer": racer, "trace": _for_a_strip(trace, self._settings.divergence)})
+        strip = _for_a_strip(trace, self._settings.divergence)
+        self._answers.append({"who": who, "racer": racer, "sampled": sampled, "trace": strip})
+
+    def has_answer(self, who: str) -> bool:
+        return any(answer["who"] == who for answer in self._answers)
 
     def answers(self) -> None:
         if self._answers:
             order = {"teacher": 0, "before": 1, "after": 2}
-            answers = sorted(self._answers, key=lambda answer: (order[answer["who"]], answer["racer"] or 0))
+            answers = sorted(self._answers, key=lambda one: (order[one["who"]], one["racer"] or 0, one["sampled"]))
             self._tell("answers", prompt=self._prompt, answers=answers)
 
     def verdict(self, text: str, table: list[list[str]]) -> None:

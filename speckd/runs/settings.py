@@ -126,6 +126,7 @@ class DistillSettings:
     precision: str = _training("full", "of the trunk", choices=("full", "bf16", "fp16"))
     activation_checkpointing: bool = _training(False, "less memory, more time")
     packing: bool = _training(False, "let no padded token through a trunk; the loss is the same")
+    in_turn: bool = _training(False, "racers take a step in turn, not one whole run after the other; the same curves")
     seed: int = _training(0, "names the order of the examples, fresh adapters, coins and the student's own answers")
 
     eval_every: int = _written(0, "steps between evaluations; 0 is first and last")
@@ -138,6 +139,7 @@ class DistillSettings:
     report_to: tuple[str, ...] = _written((), "loggers of transformers, with commas: tensorboard, wandb")
     probe_every: int = _written(0, "steps between looks at one held-out response; 0 is never")
     answers: int = _written(0, "longest greedy answer to that response's prompt, in tokens; 0 is none")
+    answer_every: int = _written(0, "steps between such answers of the student as it trains; 0 is never")
     name: str = _written("student", "of the student, in its model card")
 
     def __post_init__(self) -> None:
@@ -162,8 +164,10 @@ class DistillSettings:
         template_switches(self.chat_template_kwargs)
         if self.rouge and self.eval_data is None:
             raise ValueError("ROUGE-L needs held-out prompts: give eval_data.")
-        if self.probe_every < 0 or self.answers < 0:
-            raise ValueError("probe_every and answers are counts: 0 for none, or more.")
+        if self.probe_every < 0 or self.answers < 0 or self.answer_every < 0:
+            raise ValueError("probe_every, answers and answer_every are counts: 0 for none, or more.")
+        if self.answer_every and not self.answers:
+            raise ValueError("answer_every needs the answers' length: give answers.")
         if (self.probe_every or self.answers) and self.eval_data is None:
             raise ValueError("The probe is a held-out response: give eval_data.")
         if self.keep_best and not (self.eval_data and self.eval_every):

@@ -18,6 +18,7 @@ from speckd.heads import Head
 from speckd.inspection import response_hidden, token_text
 from speckd.pairs import Pair
 from speckd.ranks import rank_of
+from speckd.rollouts import Sampling, generate_batch
 
 SHORTEST, LONGEST = 24, 48  # response tokens: enough to see a pattern, few enough to fit a screen and a step
 
@@ -60,6 +61,23 @@ class Probe:
         entropy = -(self._teacher.exp() * self._teacher).sum(-1)
         return {"prompt": self.prompt, "tokens": self.tokens, "teacher_entropy": rounded(entropy)}
 
+    def answer(self, longest: int) -> str:
+        """The student's greedy answer to the prompt, at most so many tokens, as it is at this moment."""
+        student = self._pair.student
+        was_training = student.training
+        sampling = Sampling(do_sample=False, max_new_tokens=longest, temperature=self._temperature)
+        try:
+            written = generate_batch(
+                student,
+                self._pair.tokenizer,
+                [self.input_ids[: self.n_prompt].tolist()],
+                sampling,
+                vocabulary_size=self._pair.vocabulary_size,
+            )
+        finally:
+            student.train(was_training)
+        return self._pair.tokenizer.decode(written[0].response_ids, skip_special_tokens=True)
+
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
         """What the student of this moment makes of it: lists over the N response tokens.
@@ -92,12 +110,17 @@ class Probe:
 
 
 class ProbeCallback(TrainerCallback):
-    """Measures the probe after every n-th optimizer step and after the last one."""
+    """Looks at the probe now and then, and after the last step.
 
-    def __init__(self, probe: Probe, every: int, on_probe: Callable[[int, dict[str, Any]], None]) -> None:
-        self._probe, self._every, self._on_probe = probe, every, on_probe
+    Args:
+        looks: (n, what to do) pairs: each is told the step after every n-th one and after the last.
+    """
+
+    def __init__(self, looks: Sequence[tuple[int, Callable[[int], None]]]) -> None:
+        self._looks = tuple(looks)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         last = state.global_step >= state.max_steps or control.should_training_stop
-        if state.is_world_process_zero and (last or state.global_step % self._every == 0):
-            self._on_probe(state.global_step, self._probe.measure())
+        for every, look in self._looks if state.is_world_process_zero else ():
+            if last or state.global_step % every == 0:
+                look(state.global_step)

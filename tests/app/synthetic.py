@@ -212,6 +212,9 @@ def recording(
                 events.append({"kind": "row", "racer": racer, "row": row})
             if step in (0, steps // 2, steps):
                 events.append({"kind": "held_out", "racer": racer, "step": step, "scores": scores(skill)})
+            if step % 6 == 0 or step == steps:
+                said = f"One answer after {step} steps, and then another one."
+                events.append({"kind": "saying", "racer": racer, "step": step, "text": said})
             if step % probe_every == 0 or step == steps:
                 events.append({"kind": "probe", "racer": racer, "step": step, **measured(skill)})
         reached[racer] = skill

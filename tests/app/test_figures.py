@@ -18,10 +18,10 @@ def test_six_lanes_with_units_and_true_values() -> None:
     trace = synthetic.trace(20)
     figure = figures.lanes(trace, gate="topk", k=5, beta=0.25)
     lanes = {lane.name: lane for lane in figure.data}
-    assert list(lanes) == ["rank", "acceptance", "teacher_entropy", "student_entropy", "divergence", "weight", "masked"]
+    assert list(lanes) == ["divergence", "weight", "acceptance", "teacher_entropy", "student_entropy", "rank", "masked"]
     labels = figure.layout.yaxis.ticktext
     assert [label for label in labels if "(nats)" in label] == [
-        "teacher entropy (nats)", "student entropy (nats)", "divergence (nats)"]  # fmt: skip
+        "divergence (nats)", "teacher entropy (nats)", "student entropy (nats)"]  # fmt: skip
     assert figure.layout.xaxis.title.text
     assert list(lanes["weight"].z[0]) == [1.0 if rank <= 5 else 0.25 for rank in trace["topk_threshold"]]
     assert float(lanes["teacher_entropy"].customdata[0][3]) == pytest.approx(trace["teacher_entropy"][3], rel=0.01)

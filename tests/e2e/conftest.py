@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.app import synthetic
-from tests.e2e.pages import Pages
+from tests.e2e.pages import SEEN, Pages
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,7 +136,7 @@ def visit(request: pytest.FixtureRequest, browser: Any, pages: Pages) -> Iterato
     """visit(): a page on the server without models; visit(address=..., width=..., dark=True) as you like.
 
     The page is one that other visitors used, made as good as new (pages.py). With fresh=True, or with what only a new
-    browser context can have (has_touch=True), it is a new one.
+    browser context can have (has_touch=True), it is a new one; with first=True its visitor has never been here.
     """
     contexts, lent, visits = [], [], []
 
@@ -147,17 +147,21 @@ def visit(request: pytest.FixtureRequest, browser: Any, pages: Pages) -> Iterato
         dark: bool = False,
         reduced_motion: str | None = None,
         fresh: bool = False,
+        first: bool = False,
         **more: Any,
     ) -> Visit:
         address = address or request.getfixturevalue("address")  # a server that nobody visits need not start
-        if fresh or more:
+        if fresh or first or more:
             scheme, size = "dark" if dark else "light", {"width": width, "height": height}
             context = browser.new_context(
                 viewport=size, color_scheme=scheme, reduced_motion=reduced_motion or "no-preference", **more
             )
             context.set_default_timeout(30_000)
+            if not first:
+                context.add_init_script(SEEN)
             contexts.append(context)
             page = context.new_page()
+            page.on("dialog", lambda dialog: dialog.accept())  # a run of one's own may be left
         else:
             lent.append(pages.lend())
             lent[-1].dress(width, height, dark, reduced_motion)

@@ -43,7 +43,7 @@ def test_first_screen_holds_everything_without_scrolling(visit: Callable[..., An
 def test_recorded_picture_says_what_made_it(visit: Callable[..., Any]) -> None:
     one = visit().open()
     config = speckd.Trace.from_json(RECORDED / "healed.json").config
-    assert config["prompt"] in text_of(one, ".sk-caption")
+    assert one.page.locator(".sk-ask-text").input_value() == config["prompt"]
     assert "healed student, packaged teacher" in text_of(one, ".sk-caption")
     assert config["teacher_sha256"] in (one.page.locator(".sk-caption-text").get_attribute("title") or "")
 
@@ -111,12 +111,23 @@ def test_keyboard_walks_pins_and_reads_out(visit: Callable[..., Any]) -> None:
     assert text_of(one, ".sk-verdict-title").startswith("token 3 of"), "the pin stays when the walk ends"
 
 
+def lanes_box(one: Any) -> dict[str, float]:
+    """Where the heatmap's cells are on the page."""
+    return one.page.evaluate(
+        """() => {
+          const { lanes } = document.querySelector('#inspector .sk-panel').inspector;
+          const box = lanes.sheet.getBoundingClientRect(), { l, t, w, h } = lanes.frame();
+          return { x: box.left + l, y: box.top + t, width: w, height: h };
+        }"""
+    )
+
+
 def test_strip_lanes_and_verdict_share_one_cursor(visit: Callable[..., Any]) -> None:
     one = visit().open()
     one.page.locator(".sk-strip .sk-token").nth(10).hover()
     assert text_of(one, ".sk-verdict-title").startswith("token 11 of")
     assert one.page.locator(".sk-lanes-cursor").is_visible()
-    plot = one.page.locator(".sk-lanes .nsewdrag").first.bounding_box()
+    plot = lanes_box(one)
     n = one.page.locator(".sk-strip .sk-token").count()
     x = plot["x"] + plot["width"] * 20.5 / n
     one.page.mouse.move(x, plot["y"] + 30)
@@ -133,24 +144,39 @@ def test_heatmap_follows_the_gate(visit: Callable[..., Any], made_up: Callable[.
     one.page.locator(".sk-slider").evaluate("node => { node.value = 2; node.dispatchEvent(new Event('input')); }")
     accepted = [rank <= 2 for rank in trace["topk_threshold"]]
     weights = [1 if ok else 0.01 for ok in accepted]
-    one.page.wait_for_function(  # Plotly hears of it when the hand rests
-        "w => { const { data } = document.querySelector('.sk-lanes .sk-plot-area');"
-        " return JSON.stringify(data.find((lane) => lane.name === 'weight').z[0]) === JSON.stringify(w); }",
-        arg=weights,
-    )
-    darkness = one.page.evaluate(
-        """() => {  // of each token's cell in the weight lane, on the sheet that answers the slider
-          const sheet = document.querySelector('.sk-lanes-sheet');
-          const { l, t, w, h } = document.querySelector('.sk-lanes .sk-plot-area')._fullLayout._size;
-          const ratio = sheet.width / sheet.clientWidth, n = 24, pen = sheet.getContext('2d');
-          return Array.from({ length: n }, (_, i) => {
-            const cell = pen.getImageData((l + (i + 0.2) * w / n) * ratio, (t + h * 0.9) * ratio, 8, 8).data;
-            return cell.reduce((sum, value, at) => sum + (at % 4 === 0 ? 255 - value : 0), 0) / 64;
-          });
-        }"""
-    )
+
+    def cells() -> list[float]:
+        """How dark each token's cell in the weight lane is, the second of six, on the sheet that answers the slider."""
+        x, y, w, h = (lanes_box(one)[name] for name in ("x", "y", "width", "height"))
+        return one.page.evaluate(
+            """([x, y, w, h]) => {
+              const sheet = document.querySelector('.sk-lanes-sheet'), at = sheet.getBoundingClientRect();
+              const ratio = sheet.width / at.width, pen = sheet.getContext('2d');
+              return Array.from({ length: 24 }, (_, i) => {
+                const [left, top] = [x - at.left + (i + 0.2) * w / 24, y - at.top + h * 1.4 / 6];
+                const cell = pen.getImageData(left * ratio, top * ratio, 8, 8).data;
+                const ink = (at) => cell[at + 3] / 255 * (255 - cell[at]);  // on a white surface
+                return Array.from({ length: 64 }, (_, i) => ink(4 * i)).reduce((sum, value) => sum + value) / 64;
+              });
+            }""",
+            [x, y, w, h],
+        )
+
+    one.page.wait_for_timeout(100)  # the late parts are painted a frame later
+    darkness = cells()
     assert [value > 90 for value in darkness] == accepted, "full weight is dark, masked is pale and hatched"
     assert all(value > 10 for value in darkness), "hatched, not blank"
+    assert not any("plotly.js" in url for url in one.requests), "Plotly waits until somebody asks to zoom"
+    one.page.get_by_role("button", name="Zoom").click()
+    one.page.wait_for_function(
+        "w => { const plot = document.querySelector('.sk-lanes .sk-plot[data-drawn] .sk-plot-area');"
+        " const lane = plot && plot.data.find((one) => one.name === 'weight');"
+        " return lane && JSON.stringify(lane.z[0]) === JSON.stringify(w); }",
+        arg=weights,
+    )
+    assert one.page.locator(".sk-lanes .sk-plot").count() == 1
+    one.page.wait_for_timeout(100)
+    assert [value > 90 for value in cells()] == accepted, "the same above Plotly's"
 
 
 def test_verdict_draws_the_boundary_and_the_proposals_fate(
@@ -286,6 +312,8 @@ def test_kept_files_hold_the_whole_trace(visit: Callable[..., Any], tmp_path: Pa
     assert len(list(csv.reader(io.StringIO(table)))) == trace.n_tokens + 1
     picture = Path(keep(one, "Picture as PNG").path()).read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) > 50_000
+    card = Path(keep(one, "Card to share").path()).read_bytes()
+    assert [int.from_bytes(card[at : at + 4]) for at in (16, 20)] == [1200, 630] and len(card) > 30_000
     keep(one, "Page as HTML").save_as(tmp_path / "kept.html")
     two = visit(address=(tmp_path / "kept.html").as_uri())
     two.page.goto(two.address)
@@ -338,7 +366,7 @@ def test_hostile_text_is_shown_and_never_run(
         one.page.locator(".sk-strip .sk-token").nth(t).focus()
         one.page.keyboard.press("Enter")
     one.page.get_by_role("button", name="Compare selectors").click()
-    plot = one.page.locator(".sk-lanes .nsewdrag").first.bounding_box()
+    plot = lanes_box(one)
     for t in range(len(HOSTILE)):
         one.page.mouse.move(plot["x"] + plot["width"] * (t + 0.5) / len(HOSTILE), plot["y"] + 20)
     assert one.page.evaluate("window.hacked") is None
@@ -369,8 +397,22 @@ def test_bad_question_gets_one_calm_sentence(visit: Callable[..., Any], question
     one.page.locator(".sk-run").click()
     sentence = one.wait_for_state("failed")
     assert words in sentence and len(sentence) < 250
-    assert one.page.locator(".sk-ask-text").input_value() == question, "nothing is lost"
+    field = one.page.locator(".sk-ask-text")
+    assert field.input_value() == question, "nothing is lost"
+    assert text_of(one, ".sk-ask .sk-field-error") == sentence and field.get_attribute("aria-invalid") == "true"
     assert text_of(one, ".sk-run") == "Run"
+
+
+def test_a_failure_opens_the_drawer_at_its_field(visit: Callable[..., Any]) -> None:
+    one = visit().open("#q=Why?&len=0&student=trained:somebodys-0")
+    assert "only its visitor has" in text_of(one, ".sk-notice")
+    assert one.page.locator(".sk-drawer [data-field=student]").input_value() == "healed"
+    one.wait_for_state("failed")  # what an address asks for is run
+    field = one.page.locator(".sk-drawer [data-field=max_new_tokens]")
+    assert field.is_visible() and one.page.evaluate("document.activeElement.dataset.field") == "max_new_tokens"
+    assert "choose a whole number" in text_of(one, ".sk-drawer .sk-field-error")
+    field.fill("5")
+    assert one.page.locator(".sk-field-error").count() == 0 and field.get_attribute("aria-invalid") is None
 
 
 def test_out_of_range_beta_is_marked_and_not_used(visit: Callable[..., Any]) -> None:

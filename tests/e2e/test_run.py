@@ -90,6 +90,14 @@ def test_ask_stop_run_and_continue_from_an_alternative(visitor: Any) -> None:
     assert len(continued["tokens"]) > 3
     assert one.page.locator(".sk-strip .sk-token").nth(2).get_attribute("aria-selected") == "true"
     one.page.wait_for_function("location.hash.includes('start=')")
+    assert "steered: its first 3 tokens" in one.page.locator(".sk-caption").inner_text()
+    assert continued["config"]["prefix_ids"] == continued["input_ids"][start : start + 3]
+    before = one.shown()
+    one.page.go_back()
+    one.page.wait_for_function("n => Number(document.querySelector('.sk-panel').dataset.shown) > n", arg=before)
+    back = one.page.evaluate("document.querySelector('.sk-panel').inspector.picture.state.trace")
+    assert back == trace and "steered" not in one.page.locator(".sk-caption").inner_text()
+    assert one.page.evaluate("document.activeElement.closest('.sk-verdict') !== null"), "the keyboard is where it was"
 
 
 def test_shared_address_shows_the_same_answer(

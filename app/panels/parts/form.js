@@ -78,6 +78,7 @@ SpecKD.createDrawer = function ({ id, button, note, focus }, ...fields) {
     (yes ? focus || close : button).focus();
   }
   close.addEventListener("click", () => open(false));
+  panel.addEventListener("sk-open", () => open(true));
   panel.addEventListener("keydown", (event) => {
     if (event.key === "Escape") open(false);
   });
@@ -94,6 +95,29 @@ SpecKD.drawerField = (label, input, hint = "") =>
     input,
     hint ? SpecKD.el("p", { class: "sk-small sk-muted", text: hint }) : null,
   );
+/* A failure beside the field that caused it: the field is marked, a closed drawer opened, the sentence put below. It
+   goes when the field is changed. Whether there was such a field. */
+SpecKD.markField = function (root, name, words) {
+  for (const old of root.querySelectorAll(".sk-field-error")) old.remove();
+  const all = name ? [...root.querySelectorAll(`[data-field="${name}"]`)] : [];
+  const field = all.find((node) => !node.closest("[hidden]:not(.sk-drawer)")) || all[0];
+  if (!field) return false;
+  const drawer = field.closest(".sk-drawer");
+  if (drawer && drawer.hidden) drawer.dispatchEvent(new CustomEvent("sk-open"));
+  const id = `sk-error-${name}`;
+  const says = SpecKD.el("p", { class: "sk-field-error", id, text: words });
+  const place = field.closest(".sk-drawer-field, .sk-given, .sk-ask, .sk-top") || field.parentElement;
+  place.append(says);
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", id);
+  field.focus();
+  field.addEventListener("input", () => {
+    says.remove();
+    field.removeAttribute("aria-invalid");
+    field.removeAttribute("aria-describedby");
+  }, { once: true });
+  return true;
+};
 /* Choices one of which holds; `field` marks them for tests and for reading. */
 SpecKD.radioField = function (legend, { name, field }, choices) {
   const { el } = SpecKD;

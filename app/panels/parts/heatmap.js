@@ -58,7 +58,8 @@ class Heatmap {
     this.font = (size, weight = 400) => {
       pen.font = `${weight} ${size}px ${style.fontFamily}`;
     };
-    const finite = view.rows.flatMap((row) => row.divergence.filter((d) => Number.isFinite(d)));
+    const all = view.run.racers.flatMap((racer) => racer.probes); // one scale for both racers
+    const finite = all.flatMap((row) => row.divergence.filter((d) => Number.isFinite(d)));
     const largest = Math.max(1e-9, ...finite);
     this.paintHead(pen, shape, view);
     pen.textBaseline = "middle";

@@ -1,16 +1,14 @@
-/* The heatmap of one text. The figure comes from Python (app/figures.py) with everything that stays; here only the
-   weights, the chosen divergence and the veil over the masked tokens are swapped in.
-
-   Plotly takes tens of milliseconds to draw six lanes anew, too long for every step of a slider. So what a slider
-   moves, the weight lane and the veil, is drawn at once on a canvas over the plot, and Plotly hears of it when the hand
-   rests. */
+/* The heatmap of one text. It is painted on a canvas of our own, at once and with every step of a slider. Plotly, which
+   takes a second to load, draws it for those who ask to zoom; then the weights and the veil that a slider moves lie on
+   the canvas above it, and Plotly hears of them when the hand rests. */
 const NARROW = 560;
 const REST = 180; // milliseconds without a move until Plotly draws the same
 
-const { el, number } = SpecKD;
+const { el } = SpecKD;
 
 class Lanes {
   constructor(root, { plotly, height = 300, onPin = (_t) => {}, onHover = (_t) => {} }) {
+    this.src = plotly;
     this.onPin = onPin;
     this.onHover = onHover;
     this.figure = null;
@@ -18,28 +16,112 @@ class Lanes {
     this.pinned = -1;
     this.hovered = -1;
     this.last = null; // what was painted: {gated, knobs}
-    this.listening = false;
-    this.box = el("div", { class: "sk-lanes", role: "img", tabindex: "-1" });
-    root.append(this.box);
-    this.plot = SpecKD.createPlot(this.box, {
-      src: plotly,
-      height,
-      onDrawn: () => {
-        this.listen();
-        this.sketch();
-        this.place();
-      },
-    });
+    this.plot = null; // Plotly's, once it was asked for
+    this.drawn = null; // the divergence and the figure that Plotly has drawn
+    this.timer = 0;
+    this.pattern = null;
     this.sheet = el("canvas", { class: "sk-lanes-sheet", "aria-hidden": "true" });
     this.cursor = el("div", { class: "sk-lanes-cursor", "aria-hidden": "true" });
     this.pinMark = el("div", { class: "sk-lanes-pin", "aria-hidden": "true" });
-    this.plot.element.append(this.sheet, this.cursor, this.pinMark);
-    this.timer = 0;
-    this.drawn = null; // the divergence and the figure that Plotly has drawn
-    this.pattern = null;
+    this.tip = el("div", { class: "sk-lanes-tip", "aria-hidden": "true", hidden: true });
+    this.field = el("div", { class: "sk-plot sk-lanes-field" }, this.sheet, this.cursor, this.pinMark, this.tip);
+    if (height) this.field.style.height = height + "px";
+    this.box = el("div", { class: "sk-lanes", role: "img", tabindex: "-1" }, this.field);
+    root.append(this.box);
+    if (plotly) root.append(this.zoomButton());
+    this.listen();
+  }
+
+  zoomButton() {
+    const title = SpecKD.tr("Draw it with Plotly: drag to look closer, double-click to come back");
+    const about = { type: "button", class: "sk-lanes-zoom sk-small", title, text: SpecKD.tr("Zoom") };
+    this.button = el("button", about);
+    this.button.addEventListener("click", () => this.zoom());
+    return this.button;
   }
 
   listen() {
+    const { field } = this;
+    field.addEventListener("pointermove", (event) => {
+      if (this.plot || event.pointerType === "touch") return;
+      const { t, row } = this.under(event);
+      this.onHover(t);
+      this.tell(event, t, row);
+    });
+    field.addEventListener("pointerleave", () => {
+      if (this.plot) return;
+      this.tip.hidden = true;
+      this.onHover(-1);
+    });
+    field.addEventListener("click", (event) => {
+      const { t } = this.under(event);
+      if (!this.plot && t >= 0) this.onPin(t);
+    });
+    this.observer = new ResizeObserver(() => !this.plot && this.sketch());
+    this.observer.observe(field);
+    this.theme = new MutationObserver(() => !this.plot && this.sketch());
+    this.theme.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  }
+  /* The token and the lane under the pointer; -1 beside the heatmap. */
+  under({ clientX, clientY }) {
+    const at = this.frame();
+    const box = this.field.getBoundingClientRect();
+    const [x, y] = [clientX - box.left, clientY - box.top];
+    if (!at || x < at.l || x >= at.l + at.w || y < at.t || y >= at.t + at.h) return { t: -1, row: -1 };
+    const t = Math.max(0, Math.min(this.n - 1, Math.floor((x - at.l) / at.step)));
+    return { t, row: Math.floor((y - at.t) / (at.h / this.figure.layout.meta.lanes.length)) };
+  }
+  tell(event, t, row) {
+    const { tip } = this;
+    tip.hidden = t < 0 || !this.last;
+    if (tip.hidden) return;
+    const [text, told] = SpecKD.laneTip(this.figure, t, row, this.last);
+    tip.replaceChildren(el("bdi", { text }), el("span", { text: told }));
+    const box = this.field.getBoundingClientRect();
+    const left = Math.min(event.clientX - box.left + 12, box.width - tip.offsetWidth - 4);
+    tip.style.transform = `translate(${Math.max(0, left)}px, ${Math.max(0, event.clientY - box.top - 46)}px)`;
+  }
+
+  setFigure(next) {
+    this.figure = next;
+    this.n = this.figure.data[0].z[0].length;
+    this.last = null;
+  }
+  setHeight(pixels) {
+    (this.plot ? this.plot.element : this.field).style.height = pixels + "px";
+  }
+
+  paint(gated, knobs) {
+    if (!this.figure || gated.n !== this.n) return;
+    this.last = { gated, knobs };
+    clearTimeout(this.timer);
+    const { drawn } = this;
+    const stale = !drawn || drawn.figure !== this.figure || drawn.divergence !== knobs.divergence;
+    if (this.plot && stale) this.draw();
+    else this.sketch();
+    if (this.plot && !stale) this.timer = setTimeout(() => this.draw(), REST);
+  }
+
+  /* --- Plotly -------------------------------------------------------------------------------------------------- */
+
+  zoom() {
+    if (this.plot || !this.last) return undefined;
+    const { sheet, cursor, pinMark } = this;
+    const height = this.field.clientHeight;
+    const onDrawn = () => {
+      this.hear();
+      this.sketch();
+      this.place();
+    };
+    this.tip.hidden = true;
+    this.plot = SpecKD.createPlot(this.box, { src: this.src, height, onDrawn });
+    this.plot.element.append(sheet, cursor, pinMark);
+    this.field.remove();
+    this.button.hidden = true;
+    sheet.getContext("2d").clearRect(0, 0, sheet.width, sheet.height);
+    return this.draw();
+  }
+  hear() {
     if (this.listening) return;
     this.listening = true;
     const token = (event) => {
@@ -57,110 +139,24 @@ class Lanes {
       this.place();
     });
   }
-
-  setFigure(next) {
-    this.figure = next;
-    this.n = this.figure.data[0].z[0].length;
-    this.last = null;
-  }
-
-  paint(gated, knobs) {
-    if (!this.figure || gated.n !== this.n) return;
-    this.last = { gated, knobs };
-    clearTimeout(this.timer);
-    if (this.drawn === null || this.drawn.figure !== this.figure || this.drawn.divergence !== knobs.divergence) {
-      this.draw();
-    } else {
-      this.sketch();
-      this.timer = setTimeout(() => this.draw(), REST);
-    }
-  }
-
   draw() {
     this.drawn = { figure: this.figure, divergence: this.last.knobs.divergence };
-    return this.plot.show(this.current(false));
+    this.describe();
+    return this.plot.show(SpecKD.lanesUnder(this.figure, { ...this.last, narrow: this.narrow() }));
   }
 
-  /* The figure under the present gate. On the page the veil is the canvas's; in a picture to keep it is Plotly's. */
-  current(veiled) {
-    const { gated, knobs } = this.last;
-    const meta = this.figure.layout.meta;
-    const kind = SpecKD.DIVERGENCES[knobs.divergence];
-    const unit = kind.unit ? " " + kind.unit : "";
-    const data = this.figure.data.filter((lane) => veiled || lane.name !== "masked").map((lane) => {
-      if (lane.name === "weight") {
-        return {
-          ...lane,
-          z: [Array.from(gated.weights)],
-          customdata: [Array.from(gated.weights, (w) => number(w))],
-        };
-      }
-      if (lane.name === "divergence") {
-        return {
-          ...lane,
-          z: [meta.divergences[knobs.divergence].scaled],
-          customdata: [gated.divergence.map((d) => number(d))],
-          hovertemplate: `%{text}<br>${kind.label} %{customdata}${unit}<extra></extra>`,
-        };
-      }
-      if (lane.name === "masked") {
-        const masked = this.runs();
-        return {
-          ...lane,
-          x: masked.map(([a, b]) => (a + b) / 2),
-          width: masked.map(([a, b]) => b - a + 1),
-          y: masked.map(() => meta.lanes.length),
-        };
-      }
-      return lane;
-    });
-    const narrow = !veiled && this.plot.element.clientWidth < NARROW;
-    const labels = this.figure.layout.yaxis.ticktext.map((
-      text,
-      row,
-    ) => (meta.lanes[row] === "divergence" ? kind.label + (kind.unit ? " (nats)" : "") : text));
-    const layout = {
-      ...this.figure.layout,
-      dragmode: this.n > 160 && matchMedia("(pointer: fine)").matches ? "zoom" : false,
-      margin: { ...this.figure.layout.margin, l: narrow ? 74 : 138, r: narrow ? 58 : 66 },
-      yaxis: {
-        ...this.figure.layout.yaxis,
-        ticktext: narrow ? labels.map((text) => text.replace(" (nats)", "").replace(" ", "<br>")) : labels,
-      },
-      annotations: this.figure.layout.annotations.map((a) => ({
-        ...a,
-        font: { size: narrow ? 10 : 11 },
-        text: a.name === "divergence" ? meta.divergences[knobs.divergence].range : a.text,
-      })),
-      uirevision: "kept", // a zoom survives the slider
-    };
-    this.box.setAttribute(
-      "aria-label",
-      `Heatmap of ${this.n} tokens in ${meta.lanes.length} lanes: ${
-        labels.join(", ")
-      }. The strip above gives each token's values.`,
-    );
-    return { data, layout };
-  }
+  /* --- on the canvas ------------------------------------------------------------------------------------------- */
 
-  /* First and last of each run of masked tokens. */
-  runs() {
-    const { accepted } = this.last.gated;
-    const found = [];
-    let first = -1;
-    for (let t = 0; t <= this.n; t++) {
-      const masked = t < this.n && !accepted[t];
-      if (masked && first < 0) first = t;
-      if (!masked && first >= 0) {
-        found.push([first, t - 1]);
-        first = -1;
-      }
-    }
-    return found;
+  narrow() {
+    return (this.plot ? this.plot.element : this.field).clientWidth < NARROW;
   }
-
-  /* The plot's frame in pixels, and the range of tokens in view. */
+  /* The heatmap's frame in pixels, and the range of tokens in view. */
   frame() {
+    if (!this.figure) return null;
+    if (!this.plot) {
+      const { clientWidth: width, clientHeight: height } = this.field;
+      return width ? SpecKD.laneFrame(this.figure, { width, height, narrow: this.narrow() }) : null;
+    }
     const layout = this.plot.area._fullLayout;
     if (!layout || !layout.xaxis || !layout.xaxis.range) return null;
     const { l, w, t, h } = layout._size;
@@ -172,59 +168,42 @@ class Lanes {
     const at = this.frame();
     if (!at || !this.last || this.last.gated.n !== this.n) return;
     const ratio = devicePixelRatio || 1;
-    const { clientWidth: width, clientHeight: tall } = this.plot.element;
-    if (this.sheet.width !== Math.round(width * ratio) || this.sheet.height !== Math.round(tall * ratio)) {
-      [this.sheet.width, this.sheet.height] = [Math.round(width * ratio), Math.round(tall * ratio)];
-      [this.sheet.style.width, this.sheet.style.height] = [width + "px", tall + "px"];
+    const { sheet } = this;
+    const { clientWidth: width, clientHeight: tall } = this.plot ? this.plot.element : this.field;
+    if (sheet.width !== Math.round(width * ratio) || sheet.height !== Math.round(tall * ratio)) {
+      [sheet.width, sheet.height] = [Math.round(width * ratio), Math.round(tall * ratio)];
+      [sheet.style.width, sheet.style.height] = [width + "px", tall + "px"];
     }
-    const pen = this.sheet.getContext("2d");
+    const pen = sheet.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, tall);
-    pen.save();
-    pen.beginPath();
-    pen.rect(at.l, at.t, at.w, at.h);
-    pen.clip();
-    const row = this.figure.layout.meta.lanes.indexOf("weight");
-    if (row >= 0) this.sketchWeights(pen, at, row); // a lesson may show a few lanes only
-    for (const fill of ["rgba(128, 134, 144, 0.10)", this.hatching(pen)]) {
-      pen.fillStyle = fill;
-      for (const [first, end] of this.runs()) pen.fillRect(at.x(first - 0.5), at.t, (end - first + 1) * at.step, at.h);
-    }
-    pen.restore();
+    this.pattern = this.pattern || SpecKD.hatching(pen);
+    const only = this.plot ? ["weight"] : null;
+    SpecKD.paintLanes(pen, at, this.figure, this.view(), { only, words: !this.plot });
     this.box.dataset.painted = String(Number(this.box.dataset.painted || 0) + 1);
+    if (this.plot) return;
+    this.field.dataset.drawn = this.box.dataset.painted;
+    this.describe();
+    this.place();
+  }
+  view() {
+    const style = getComputedStyle(this.box);
+    return {
+      ...this.last,
+      narrow: this.narrow(),
+      pattern: this.pattern,
+      colour: (name) => style.getPropertyValue("--sk-" + name).trim(),
+      font: (size) => `${size}px ${style.fontFamily}`,
+    };
+  }
+  describe() {
+    const labels = SpecKD.laneLabels(this.figure, this.last.knobs);
+    const lanes = `${labels.length} lanes: ${labels.join(", ")}`;
+    const about = `Heatmap of ${this.n} tokens in ${lanes}. The strip above gives each token's values.`;
+    if (this.box.getAttribute("aria-label") !== about) this.box.setAttribute("aria-label", about);
   }
 
-  sketchWeights(pen, at, row) {
-    const lane = this.figure.data.find((one) => one.name === "weight");
-    const [low, high] = lane.colorscale.map(([, colour]) => colour.match(/[\d.]+/g).map(Number));
-    const height = at.h / this.figure.layout.meta.lanes.length;
-    const top = at.t + row * height + lane.ygap / 2;
-    pen.fillStyle = getComputedStyle(this.box).getPropertyValue("--sk-surface").trim();
-    pen.fillRect(at.l, top - lane.ygap / 2, at.w, height);
-    for (let t = Math.max(0, Math.floor(at.from)); t < this.n && t - 0.5 < at.to; t++) {
-      const alpha = low[3] + (high[3] - low[3]) * this.last.gated.weights[t];
-      pen.fillStyle = `rgba(${high[0]}, ${high[1]}, ${high[2]}, ${alpha})`;
-      pen.fillRect(at.x(t - 0.5) + lane.xgap / 2, top, at.step - lane.xgap, height - lane.ygap);
-    }
-  }
-
-  hatching(pen) {
-    if (this.pattern) return this.pattern;
-    const tile = el("canvas", { width: 7, height: 7 });
-    const line = tile.getContext("2d");
-    line.strokeStyle = "rgba(128, 134, 144, 0.75)";
-    line.lineWidth = 1;
-    line.beginPath();
-    for (const shift of [-7, 0, 7]) {
-      line.moveTo(shift - 1, 8);
-      line.lineTo(shift + 8, -1);
-    }
-    line.stroke();
-    this.pattern = pen.createPattern(tile, "repeat");
-    return this.pattern;
-  }
-
-  /* Cursor and pin lie over the plot, so that moving them draws nothing again. */
+  /* Cursor and pin lie over the heatmap, so that moving them draws nothing again. */
   place() {
     const at = this.frame();
     const put = (node, t) => {
@@ -238,32 +217,33 @@ class Lanes {
     put(this.cursor, this.hovered);
     put(this.pinMark, this.pinned);
   }
-
   setCursor(t) {
     this.hovered = t;
     this.place();
   }
-
   setPinned(t) {
     this.pinned = t;
     this.place();
   }
 
-  toImage(options) {
-    return this.plot.toImage(this.current(true), options);
+  /* Into another picture, whole, whatever is zoomed here. */
+  paintInto(pen, { left, top, width, height, narrow = false }) {
+    if (!this.figure || !this.last) return;
+    const at = SpecKD.laneFrame(this.figure, { left, top, width, height, narrow });
+    SpecKD.paintLanes(pen, at, this.figure, { ...this.view(), narrow, pattern: SpecKD.hatching(pen) });
   }
 
   repaint() {
-    return this.last && this.draw();
+    return this.last && (this.plot ? this.draw() : this.sketch());
   }
-
   get element() {
     return this.box;
   }
-
   destroy() {
     clearTimeout(this.timer);
-    this.plot.destroy();
+    this.observer.disconnect();
+    this.theme.disconnect();
+    if (this.plot) this.plot.destroy();
   }
 }
 

@@ -28,7 +28,7 @@ SpecKD.loadPlotly = function (src) {
 };
 
 /* A plot in a tab that is not open costs nothing before it is. */
-const seen = (node) =>
+const seen = SpecKD.seen = (node) =>
   new Promise((resolve) => {
     if (node.getClientRects().length) {
       resolve();
@@ -132,12 +132,6 @@ class Plot {
   on(event, listener) {
     const plotted = /** @type {any} */ (this.area); // Plotly gives it listeners once it has drawn
     return plotted.on && plotted.on(event, listener);
-  }
-
-  toImage(figure, options) {
-    return SpecKD.loadPlotly(this.src).then((Plotly) =>
-      Plotly.toImage({ data: figure.data, layout: this.themed(figure) }, options)
-    );
   }
 
   destroy() {

@@ -68,6 +68,23 @@ function drawToken(paint, colour, font, { x, base, width, text, proposed, accept
   if (!accepted) paint.fillRect(left, above - 5, wide, 1.2); // struck through
 }
 
+function paintMarks(paint, { colour, font }, marks, { trace, gated, left, top, step }) {
+  for (const { t, x, line, width, text, proposed } of marks) {
+    const chance = Math.max(0, Math.min(1, SpecKD.acceptanceOfOneDraw(trace, t)));
+    const accepted = gated.accepted[t] === 1;
+    drawToken(paint, colour, font, { x: left + x, base: top + line * step, width, text, proposed, accepted, chance });
+  }
+}
+
+/* The first lines of a strip, into another picture; gives back how many there are. */
+SpecKD.paintStrip = function (paint, look, { trace, gated, left, top, width, most, interlinear }) {
+  const { marks, lines } = layOut(paint, look.font, trace, interlinear, width);
+  const step = interlinear ? LINES.interlinear : LINES.plain;
+  const shown = marks.filter(({ line }) => line < most);
+  paintMarks(paint, look, shown, { trace, gated, left, top: top + step - 16, step });
+  return { lines: Math.min(lines, most), height: Math.min(lines, most) * step };
+};
+
 function canvasOf(height, ground) {
   const canvas = document.createElement("canvas");
   canvas.width = WIDTH * SCALE;
@@ -80,13 +97,11 @@ function canvasOf(height, ground) {
   return { canvas, paint };
 }
 
-SpecKD.toPng = async function (picture, lanes, host, { interlinear = false } = {}) {
+SpecKD.toPng = function (picture, lanes, host, { interlinear = false } = {}) {
   const { trace, gated, knobs } = picture.state;
   const style = getComputedStyle(host);
   const colour = (name) => style.getPropertyValue("--sk-" + name).trim();
   const font = (look) => `${look} ${style.fontFamily}`;
-  const heatmap = await load(await lanes.toImage({ format: "png", width: ROOM, height: LANES, scale: SCALE }));
-
   const ruler = document.createElement("canvas").getContext("2d");
   const question = wrap(ruler, font("600 22px"), SpecKD.visible(trace.prompt).slice(0, 600), ROOM);
   const { marks, lines } = layOut(ruler, font, trace, interlinear);
@@ -106,25 +121,15 @@ SpecKD.toPng = async function (picture, lanes, host, { interlinear = false } = {
   }
   write("14px", "muted", `${drawnGate(knobs)}   ${drawnLoss(gated, knobs.divergence)}`, y);
   y += step + 2;
-  for (const { t, x, line, width, text, proposed } of marks) {
-    const chance = Math.max(0, Math.min(1, SpecKD.acceptanceOfOneDraw(trace, t)));
-    const accepted = gated.accepted[t] === 1;
-    drawToken(paint, colour, font, { x: EDGE + x, base: y + line * step, width, text, proposed, accepted, chance });
-  }
+  paintMarks(paint, { colour, font }, marks, { trace, gated, left: EDGE, top: y, step });
   y += (lines - 1) * step + BELOW;
-  paint.drawImage(heatmap, EDGE, y, ROOM, LANES);
+  lanes.paintInto(paint, { left: EDGE, top: y, width: ROOM, height: LANES });
+  paint.textBaseline = "alphabetic";
+  paint.textAlign = "left";
   write("13px", "muted", SpecKD.madeBy(trace.config).slice(0, 180), height - 16);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 };
 
-function load(source) {
-  return new Promise((resolve, reject) => {
-    const image = new Image();
-    image.onload = () => resolve(image);
-    image.onerror = () => reject(new Error("The heatmap could not be drawn as an image."));
-    image.src = source;
-  });
-}
 function wrap(paint, font, text, width) {
   paint.font = font;
   const lines = [""];
@@ -135,7 +140,7 @@ function wrap(paint, font, text, width) {
   }
   return lines.slice(0, 4);
 }
-function layOut(paint, font, trace, interlinear) {
+function layOut(paint, font, trace, interlinear, room = ROOM) {
   const widthOf = (look, text) => {
     paint.font = font(look);
     return paint.measureText(text).width;
@@ -151,7 +156,7 @@ function layOut(paint, font, trace, interlinear) {
     const proposed = instead === null ? null : SpecKD.shown(instead).slice(0, LONGEST);
     const wide = Math.max(widthOf("19px", text), proposed === null ? 0 : widthOf(ABOVE, proposed)) + 4;
     if (leading) x += space;
-    if (x + wide > ROOM && x > 0) {
+    if (x + wide > room && x > 0) {
       x = 0;
       line += 1;
     }

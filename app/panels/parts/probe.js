@@ -265,6 +265,7 @@ class Probe {
     const rows = this.rows();
     this.shape = SpecKD.probeShape(run, tokens.length, this.box);
     const largest = this.heatmap.paint(this.shape, {
+      run,
       rows,
       tokens,
       past: this.shownRow(),

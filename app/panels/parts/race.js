@@ -42,7 +42,9 @@ class Race {
     const lesson = this.lessons[quantity];
     const counted = el("span", { class: "sk-muted", text: ` ${unit}` });
     const link = lesson ? SpecKD.lesson(...lesson) : null;
-    const head = el("h2", { class: "sk-race-title" }, el("span", { text: label }), counted, link);
+    const { warning } = figure.layout.meta;
+    const apart = warning ? el("span", { class: "sk-race-warning", title: warning, text: warning }) : null;
+    const head = el("h2", { class: "sk-race-title" }, el("span", { text: label }), apart || counted, link);
     this.row.append(el("section", { class: "sk-race-chart", "data-quantity": quantity }, head, box));
     const { kind } = speckdWords.figures[quantity];
     const chart = { quantity, figure, label, kind, heldOut, box, veil, line, plot: null, listening: false, last: "" };
@@ -171,7 +173,7 @@ class Race {
         el("bdi", { text: SpecKD.visible(name) }),
       )
     );
-    this.legend.replaceChildren(...names, el("span", { class: "sk-race-name sk-muted" }, ring(), "held out"));
+    this.legend.replaceChildren(...names, el("span", { class: "sk-race-name sk-muted" }, ring(), speckdWords.rings));
   }
 
   /* The run has more events, or is another one. */

@@ -44,6 +44,10 @@ function atStep(list, value) {
 }
 function reached(run, i, step) {
   run.steps = Math.max(run.steps, step);
+  if (run.start.in_turn) { // the racers alternate: the picture stays with the first
+    run.newest = { racer: 0, step: Math.max(run.newest.step, step) };
+    return;
+  }
   if (i > run.newest.racer || step >= run.newest.step) run.newest = { racer: i, step };
 }
 const racerOf = (one, index) => ({
@@ -55,6 +59,7 @@ const racerOf = (one, index) => ({
   rows: [],
   heldOut: [],
   probes: [],
+  sayings: [],
 });
 const realsOf = (step, values) => ({
   ...Object.fromEntries(Object.entries(values).map(([name, value]) => [name, SpecKD.real(value)])),
@@ -88,6 +93,9 @@ const READ = {
     });
     reached(run, racer, step);
   },
+  saying(run, { racer, step, text }) {
+    if (run.racers[racer]) atStep(run.racers[racer].sayings, { step, text: String(text) });
+  },
   answers(run, event) {
     run.answers = event;
   },
@@ -101,7 +109,8 @@ const READ = {
 
 SpecKD.createRun = function () {
   const newest = { racer: 0, step: 0 };
-  const run = { start: null, steps: 0, racers: [], answers: null, verdict: null, kept: null, n: 0, newest, add };
+  const bet = { divergence: null, acceptance: null };
+  const run = { start: null, steps: 0, racers: [], answers: null, verdict: null, kept: null, n: 0, newest, bet, add };
   function add(events) {
     for (const event of events) {
       run.n += 1;

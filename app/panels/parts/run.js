@@ -27,8 +27,8 @@ SpecKD.createStatus = function ({ text, box = text, spoken = null, bar }) {
 const freshId = () =>
   Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/* The button that starts and stops, and the job behind it. Stop does not wait for the server's last word: after
-   `patience` milliseconds onImpatient decides what becomes of the page. */
+/* The button that starts and stops, and the job behind it. While a job stops the button is busy; after `patience`
+   milliseconds without the server's last word onImpatient decides what becomes of the page. */
 SpecKD.createAsking = function (
   { button, label, stopping = "Stopping.", patience, server, trigger, say, onImpatient },
 ) {
@@ -45,7 +45,11 @@ SpecKD.createAsking = function (
   }
   function stop() {
     const mine = current;
+    if (mine.stopped) return;
     mine.stopped = true;
+    button.textContent = "Stopping";
+    button.setAttribute("aria-busy", "true");
+    button.setAttribute("aria-disabled", "true");
     say("waiting", stopping);
     server.stop(mine.id).catch(() => {});
     mine.timer = setTimeout(() => {
@@ -58,6 +62,7 @@ SpecKD.createAsking = function (
     current.waiting = false;
     button.textContent = label;
     button.classList.remove("sk-stop");
+    for (const name of ["aria-busy", "aria-disabled"]) button.removeAttribute(name);
   }
   function forget() {
     release();

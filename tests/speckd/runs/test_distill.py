@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from speckd.cli.distill import settings_from
 from speckd.cli.main import main, make_parser
 from speckd.runs.distill import distill
-from speckd.runs.settings import DistillSettings, command_of
+from speckd.runs.settings import DistillSettings, command_of, racer_folder
 from speckd.runs.telling import model_card, verdict
 from tests import training_pair
 
@@ -260,3 +260,36 @@ def test_evaluate_scores_several_students(
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores[folders[1]]["divergence"] > 0.1 and scores[folders[0]]["divergence"] == pytest.approx(0, abs=1e-5)
     assert f"{scores[folders[1]]['tar']:.4f}" in capsys.readouterr().out
+
+
+def test_racers_in_turn_have_the_very_curves_that_they_have_alone(folders: Any, data: Path, tmp_path: Path) -> None:
+    gates = ("topk:k=3:beta=0.01", "speck:k=2")
+    more = {"steps": 4, "responses": "mixed", "max_new_tokens": 6, "probe_every": 2, "answers": 4}
+    events: list[dict[str, Any]] = []
+    asked = settings(folders, data, tmp_path / "race", gates=gates, in_turn=True, **more)
+    together = distill(asked, on_event=events.append)
+    for record, gate in zip(together, gates, strict=True):
+        alone = distill(settings(folders, data, tmp_path / gate.split(":")[0], gates=(gate,), **more))[0]
+        columns = ("loss", "divergence", "tar", "grad_norm", "student_entropy")
+        curves = [[[row[name] for name in columns] for row in run.rows if "loss" in row] for run in (record, alone)]
+        assert curves[0] == curves[1] and len(curves[0]) == 4
+        assert record.after == alone.after
+        weights = [
+            (tmp_path / folder / "student" / "adapter_model.safetensors").read_bytes()
+            for folder in (f"race/{racer_folder(gate)}", gate.split(":")[0])
+        ]
+        assert weights[0] == weights[1], "the students are the same too, bit for bit"
+    steps = [(event["row"]["step"], event["racer"]) for event in events if event["kind"] == "row"]
+    assert steps == [(step, racer) for step in (1, 2, 3, 4) for racer in (0, 1)]
+    assert [answer["who"] for answer in events[-2]["answers"]] == ["teacher", "before", "after", "after"]
+
+
+def test_a_racer_in_turn_that_fails_ends_the_race(folders: Any, data: Path, tmp_path: Path) -> None:
+    def fail(event: dict[str, Any]) -> None:
+        if event["kind"] == "row" and (event["racer"], event["row"]["step"]) == (1, 2):
+            raise OSError("the disk is full")
+
+    asked = settings(folders, data, tmp_path / "race", gates=("topk", "none"), in_turn=True, steps=5, eval_data=None)
+    with pytest.raises(OSError, match="the disk is full"):
+        distill(asked, on_event=fail)
+    assert not (tmp_path / "race" / "recording.json").exists()

@@ -41,7 +41,7 @@ def race(folders: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A race with a probe: its settings, records, events as they came, and folder."""
     output = tmp_path_factory.mktemp("race") / "run"
     events: list[Any] = []
-    asked = settings(folders, data, output, probe_every=1, answers=6)
+    asked = settings(folders, data, output, probe_every=1, answers=6, answer_every=2)
     return asked, distill(asked, on_event=events.append), events, output
 
 
@@ -102,9 +102,14 @@ def test_events_come_in_order_and_say_what_the_log_says(race: Any) -> None:
     first, second = ([e for e in events if e["kind"] == "probe" and e["racer"] == r] for r in (0, 1))
     assert first[0]["divergence"] == second[0]["divergence"] and first[-1]["divergence"] != second[-1]["divergence"]
     answers = next(event for event in events if event["kind"] == "answers")["answers"]
-    assert [(one["who"], one["racer"]) for one in answers] == [
-        ("teacher", None), ("before", None), ("after", 0), ("after", 1),
+    assert [(one["who"], one["racer"], one["sampled"]) for one in answers] == [
+        ("teacher", None, False), ("before", None, False), ("before", None, True),
+        ("after", 0, False), ("after", 0, True), ("after", 1, False), ("after", 1, True),
     ]  # fmt: skip
+    sayings = [(e["racer"], e["step"], e["text"]) for e in events if e["kind"] == "saying"]
+    assert [one[:2] for one in sayings] == [(0, 0), (0, 2), (0, 3), (1, 0), (1, 2), (1, 3)]
+    assert sayings[0][2] == sayings[3][2] == answers[1]["trace"]["response"], "before, and what it becomes at the end"
+    assert sayings[2][2] == answers[3]["trace"]["response"] and sayings[5][2] == answers[5]["trace"]["response"]
 
 
 def test_the_stop_file_ends_the_race_and_keeps_what_was_reached(folders: Any, data: Path, tmp_path: Path) -> None:

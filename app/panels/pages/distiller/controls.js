@@ -21,18 +21,21 @@ const settingsTable = ({ steps, batch, rank }) => [
 const GATE_TABLE = [
   { field: "k", kind: "number", min: 1, max: SpecKD.K_MAX, step: 1 },
   { field: "beta", kind: "number", min: 0, max: 1, step: 0.01 },
+  { field: "rate", kind: "number", min: 0, max: 1, step: 0.01 },
 ];
+const RATE = 0.5; // of random tokens, where the other racer's share is not known
 
 const { el, visible } = SpecKD;
 const sizeOf = (bytes) => bytes >= 1e6 ? `${SpecKD.number(bytes / 1e6, 2)} MB` : `${SpecKD.number(bytes / 1e3, 2)} kB`;
 
 class DistillControls {
-  constructor({ id, students, gates, limits, defaults, ownModels, say, onChange, onSubmit }) {
+  constructor({ id, students, gates, limits, defaults, ownModels, say, rateOf, onChange, onSubmit }) {
     this.id = id;
     this.students = students;
     this.ownModels = ownModels;
     this.say = say;
     this.onChange = onChange;
+    this.rateOf = rateOf;
     this.most = limits.bytes || 1_000_000;
     this.initial = { ...speckdWords.defaults.run, ...defaults };
     this.form = { ...this.initial, gates: [...this.initial.gates] };
@@ -114,6 +117,14 @@ class DistillControls {
       "aria-label": `k of racer ${letter}`,
     });
     const kBox = el("label", { class: "sk-field", for: k.id }, el("span", { class: "sk-symbol", text: "k" }), k);
+    const rate = el("input", {
+      ...this.knobs.input("rate"),
+      class: "sk-number sk-racer-k",
+      "data-field": `rate-${index}`,
+      "aria-label": `rate of racer ${letter}`,
+      title: "The chance of each token; at first the share that the other racer accepted in the run on screen",
+    });
+    const rateBox = el("label", { class: "sk-field", hidden: true }, "rate", rate);
     const group = { role: "group", "aria-label": `Racer ${letter}` };
     const node = el(
       "div",
@@ -122,8 +133,12 @@ class DistillControls {
       el("b", { text: letter }),
       gate,
       kBox,
+      rateBox,
     );
-    return { node, gate, k, kBox };
+    gate.addEventListener("change", () => {
+      rate.value = ""; // the other racer's, until somebody says another
+    });
+    return { node, gate, k, kBox, rate, rateBox };
   }
 
   makeDrawer() {
@@ -229,12 +244,23 @@ class DistillControls {
     if (data === "shipped" && form.data === "pasted") this.responses.choose(this.initial.responses);
     form.data = data;
   }
-  readRacer({ gate, k }, i, beta) {
+  readRacer({ gate, k, rate }, i, beta) {
     if (!gate.value) return null;
+    if (gate.value === "random") {
+      if (rate.value === "") rate.value = String(this.othersRate(i, beta));
+      return `random:rate=${this.fitting(rate, "rate", `rate-${i}`)}:beta=${beta}`;
+    }
     if (SpecKD.hasK(gate.value)) return `${gate.value}:k=${this.fitting(k, "k", `k-${i}`)}:beta=${beta}`;
     const before = this.form.gates[i];
     if (before && SpecKD.readGate(before).kind === gate.value) return before;
     return gate.selectedOptions[0].dataset.spec || gate.value;
+  }
+  /* Random tokens are a control where they keep as many as the other racer, at the same beta. */
+  othersRate(i, beta) {
+    const other = this.racers[1 - i];
+    if (!SpecKD.hasK(other.gate.value)) return RATE;
+    const share = this.rateOf(`${other.gate.value}:k=${this.proper[`k-${1 - i}`]}:beta=${beta}`);
+    return share === null ? RATE : Number(share.toFixed(2));
   }
   /* What is in the field; while that is no proper value, the last one that was. */
   fitting(node, field, name) {
@@ -256,13 +282,15 @@ class DistillControls {
       this.inputs.teacher.value = form.teacher;
       this.inputs.own.value = form.student;
     }
-    this.racers.forEach(({ gate, k }, i) => {
+    this.racers.forEach(({ gate, k, rate }, i) => {
       const known = SpecKD.readGate(form.gates[i]);
       gate.value = form.gates[i] ? known.kind : i ? "" : SpecKD.DEFAULT_KNOBS.gate;
       if (gate.selectedIndex < 0) gate.selectedIndex = 0;
       this.proper[`k-${i}`] = known.k || SpecKD.DEFAULT_KNOBS.k;
       k.value = String(this.proper[`k-${i}`]);
       k.setAttribute("aria-invalid", "false");
+      rate.value = known.rate === undefined ? "" : String(known.rate);
+      this.proper[`rate-${i}`] = known.rate ?? RATE;
     });
     const withBeta = form.gates.map(SpecKD.readGate).find((gate) => gate.beta !== undefined);
     this.proper.beta = withBeta ? withBeta.beta : SpecKD.DEFAULT_KNOBS.beta;
@@ -280,8 +308,10 @@ class DistillControls {
     this.uploaded.hidden = this.form.data !== "uploaded";
     this.fileSays.textContent = this.fileName ? `${this.fileName}, ${sizeOf(this.form.text.length)}` : "No file yet.";
     this.rank.hidden = !own && this.student.value !== "raw";
-    for (const { gate, k, kBox, node } of this.racers) {
+    for (const { gate, k, kBox, rateBox, node } of this.racers) {
       const withK = SpecKD.hasK(gate.value);
+      rateBox.hidden = gate.value !== "random";
+      kBox.hidden = !rateBox.hidden;
       kBox.classList.toggle("sk-gone", !withK);
       k.disabled = !withK;
       node.classList.toggle("sk-racer-none", !gate.value);

@@ -11,10 +11,31 @@ function nameFor(run, racer, kind) {
 /* Addresses of this server's own folder of kept files, and no others. */
 const ours = ([, url]) => typeof url === "string" && /^kept\/[\w./-]+$/.test(url) && !url.includes("..");
 
-SpecKD.createDistillKeep = function ({ server, say, copyLink, focusStart }) {
+/* The race as a picture and as a film, both made in this browser. */
+function addShares(menu, run, { say, moment, host }) {
+  const { tr } = SpecKD;
+  const saved = async (made, name, words) => {
+    try {
+      SpecKD.download(await made(), name);
+      say("done", words);
+    } catch (error) {
+      say("failed", error.message);
+    }
+  };
+  const card = () => SpecKD.shareCard(SpecKD.raceCardOf({ run, moment: moment(), host: host() }));
+  const onShare = (share) => say("writing", tr("Filming the race."), share);
+  const film = () => SpecKD.raceFilm({ run, host: host(), onShare });
+  const about = tr("1200 × 630, as links are shown");
+  menu.add(tr("Card to share"), about, () => saved(card, "speckd-race.card.png", tr("The card is saved.")));
+  const eight = tr("WebM, eight seconds");
+  menu.add(tr("Race as a film"), eight, () => saved(film, "speckd-race.webm", tr("The film is saved.")));
+}
+
+SpecKD.createDistillKeep = function ({ server, say, copyLink, focusStart, moment, host }) {
   const { el } = SpecKD;
   const button = el("button", { type: "button", class: "sk-button sk-quiet", text: "Keep" });
   let menu = null;
+  let home = null; // the run of which a student was taken home
 
   function fetchFile(url, name) {
     const link = el("a", { href: url, download: name });
@@ -42,7 +63,10 @@ SpecKD.createDistillKeep = function ({ server, say, copyLink, focusStart }) {
     for (const [name, url] of Object.entries(run.kept.files || {}).filter(ours)) {
       const racer = run.racers[Number((/(\d+)(\.zip)?$/.exec(name) || [])[1])];
       const whose = racer && run.racers.length > 1 ? ` ${racer.letter}` : "";
-      const take = () => fetchFile(url, nameFor(run, racer, "zip"));
+      const take = () => {
+        home = run;
+        fetchFile(url, nameFor(run, racer, "zip"));
+      };
       menu.add(`Student${whose} as ZIP`, "adapter, safetensors: loads with PEFT", take);
     }
   }
@@ -62,6 +86,7 @@ SpecKD.createDistillKeep = function ({ server, say, copyLink, focusStart }) {
     if (menu.panel.dataset.of === key) return;
     menu.panel.dataset.of = key;
     menu.clear();
+    if (run && run.start) addShares(menu, run, { say, moment, host });
     if (run && run.kept) addStudents(run);
     if (mine && run.start) addLogs(run, mine);
     else menu.add("Start a run", "its student, log and report can be kept", focusStart);
@@ -70,6 +95,7 @@ SpecKD.createDistillKeep = function ({ server, say, copyLink, focusStart }) {
   return {
     button,
     show,
+    tookHome: (run) => home === run,
     /* Once the button stands on the page. */
     mount() {
       menu = SpecKD.popup(button, "sk-popup-keep");

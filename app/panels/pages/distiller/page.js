@@ -4,7 +4,7 @@
    moment of one run: the scrubber, a click into a chart and a click on a row of the probe all move to another. Before
    anything is started a recorded run plays. The server streams a run as events; what was missed is asked for again. */
 
-const STOP_PATIENCE = 700; // milliseconds until Stop no longer waits for the server's last word
+const STOP_PATIENCE = 180_000; // milliseconds until Stop no longer waits: the last figures are taken first
 const PLAY = 6000; // milliseconds that a recorded run plays
 const ENDED = ["done", "stopped", "failed"];
 /** @type {Record<string, [string, string]>} */
@@ -13,7 +13,7 @@ const RACE_LESSONS = {
   divergence: ["divergences", "divergences"],
   tar: ["gate", "the token acceptance rate"],
 };
-const { el, visible } = SpecKD;
+const { el, tr, visible } = SpecKD;
 let serial = 0;
 
 class DistillPage {
@@ -30,6 +30,7 @@ class DistillPage {
     this.racerChosen = false;
     this.booted = false;
     this.runs = 0;
+    this.waiting = null; // an address that came while a run was under way
     this.sent = new Set(); // students that Inspect knows already
 
     this.controls = SpecKD.createDistillControls({
@@ -40,7 +41,11 @@ class DistillPage {
       defaults,
       ownModels,
       say: (state, words) => this.say(state, words),
-      onChange: () => this.remember(),
+      rateOf: (spec) => this.rateOf(spec),
+      onChange: () => {
+        this.remember();
+        this.showSide();
+      },
       onSubmit: () => (this.asking.busy() ? this.asking.stop() : this.start()),
     });
     this.makeNodes();
@@ -75,7 +80,10 @@ class DistillPage {
     const spoken = el("span", { class: "sk-hidden", role: "status" });
     const statusBox = el("div", { class: "sk-status" }, text, spoken);
     this.say = SpecKD.createStatus({ text, box: statusBox, spoken, bar });
+    this.bet = SpecKD.createDistillBet(`${this.id}-bet`);
+    this.saying = SpecKD.createDistillSaying();
     this.side = SpecKD.createDistillSide({
+      bet: this.bet,
       copy: (...words) => SpecKD.copyText(this.say, ...words),
       onInspect: (one, racer) => this.inspect(one, racer),
     });
@@ -84,13 +92,15 @@ class DistillPage {
       server: this.server,
       say: this.say,
       copyLink: () => this.copyLink(),
+      moment: () => this.moment,
+      host: () => this.app,
       focusStart: () => this.controls.startButton.focus(),
     });
     this.raceBox = el("div", { class: "sk-race-box" });
     this.probeBox = el("div", { class: "sk-probe-outer" });
     const scrub = el("div", { class: "sk-scrub" }, ...this.player.nodes);
     const foot = el("div", { class: "sk-foot" }, statusBox, this.answers.button, this.keep.button);
-    const main = el("div", { class: "sk-distill-main" }, this.raceBox, this.probeBox);
+    const main = el("div", { class: "sk-distill-main" }, this.raceBox, this.saying.element, this.probeBox);
     this.app = el(
       "div",
       { class: "sk-app sk-distill" },
@@ -131,6 +141,7 @@ class DistillPage {
     this.controls.read();
     const { form } = this.controls;
     const facts = { run: this.newRun("live"), state: "waiting", missed: [], asking: false, secondsLeft: null };
+    facts.run.bet = this.bet.take();
     this.player.halt();
     this.following = true;
     this.racerChosen = false;
@@ -159,6 +170,8 @@ class DistillPage {
     if (ENDED.includes(job.state)) {
       this.release();
       this.say(job.state, value.text || "");
+      if (job.state === "failed") SpecKD.markField(this.app, value.field, value.text || "");
+      this.hearAddress();
     } else if (!job.stopped) {
       const untold = job.state === "training" && job.secondsLeft !== null && !/left/.test(value.text || "");
       const left = untold ? ` About ${this.secondsLeft(job)} left.` : "";
@@ -209,8 +222,7 @@ class DistillPage {
     this.race.show(this.shown, { step: this.moment, until: this.until() });
     this.probe.show(this.shown, { step: this.moment, upTo: this.until(), racer: newest });
     this.showScrubber();
-    this.showSide();
-    this.answers.show(this.shown);
+    this.reveal();
     this.root.dataset.events = String(this.shown.n);
     this.root.dataset.moment = String(this.moment);
   }
@@ -219,8 +231,17 @@ class DistillPage {
     this.race.setMoment(this.moment, this.until());
     this.probe.setMoment(this.moment, this.until());
     this.showScrubber();
-    this.side.showMoment(this.shown, this.now());
+    this.reveal();
     this.root.dataset.moment = String(this.moment);
+  }
+  /* The outcome is told once the run has come to its end on screen, and stays told. */
+  reveal() {
+    const { shown } = this;
+    const atEnd = !this.player.playing() && shown !== null && this.moment >= this.reached();
+    if (shown && shown.verdict && (atEnd || this.isLive())) shown.revealed = true;
+    this.saying.show(shown, this.moment);
+    this.showSide();
+    this.answers.show(shown);
   }
   /* The player's own steps; anything else stops it. */
   step(step) {
@@ -243,13 +264,23 @@ class DistillPage {
   now() {
     const job = this.asking.current();
     const waiting = this.asking.busy() && this.isLive() && job.secondsLeft !== null;
-    return { moment: this.moment, left: waiting ? this.secondsLeft(job) : "" };
+    const revealed = Boolean(this.shown && this.shown.revealed);
+    return { moment: this.moment, left: waiting ? this.secondsLeft(job) : "", revealed };
   }
   showSide() {
-    this.side.show(this.shown, this.now());
+    const now = this.now();
+    this.side.show(this.shown, now);
+    const live = this.isLive() && this.asking.busy();
+    this.bet.show(this.shown, { live, revealed: now.revealed, two: this.controls.form.gates.length > 1 });
     this.keep.show(this.shown, this.isLive() ? this.asking.current() : null);
   }
 
+  /* What share a gate accepted in the run on screen; null where it ran in none. */
+  rateOf(spec) {
+    const racer = this.shown && this.shown.racers.find((one) => one.spec === spec);
+    const shares = racer ? racer.rows.map((row) => row.tar).filter((x) => Number.isFinite(x)) : [];
+    return shares.length ? shares.reduce((sum, x) => sum + x, 0) / shares.length : null;
+  }
   inspect(one, racer) {
     if (!this.sent.has(one.value)) {
       this.sent.add(one.value);
@@ -274,7 +305,21 @@ class DistillPage {
   copyLink() {
     this.remember();
     if (this.address) this.address.flush();
-    return SpecKD.copyText(this.say, location.href, "The link is copied.", "the link is in the address bar.");
+    const done = this.isLive()
+      ? tr("The link is copied. It holds the settings; the run itself stays with this page.")
+      : tr("The link is copied.");
+    return SpecKD.copyText(this.say, location.href, done, "the link is in the address bar.");
+  }
+
+  hearAddress() {
+    if (this.waiting) this.controls.fromAddress(this.waiting);
+    this.waiting = null;
+  }
+  /* A run of one's own lives as long as the page: who is about to lose one is asked first. */
+  mayLeave(event) {
+    const job = this.asking.current();
+    if (!job || !job.run.start || (ENDED.includes(job.state) && (!job.run.kept || this.keep.tookHome(job.run)))) return;
+    event.preventDefault();
   }
 
   /* --- the beginning ------------------------------------------------------------------------------------------- */
@@ -343,9 +388,12 @@ class DistillPage {
     }
     if (this.address) {
       this.address.listen("distill", (params) => {
-        if (!this.asking.busy()) this.controls.fromAddress(params);
+        this.waiting = params;
+        if (!this.asking.busy()) this.hearAddress();
+        else this.say("waiting", tr("A run is under way: what this address sets waits until it has ended."));
       });
     }
+    globalThis.addEventListener("beforeunload", (event) => this.mayLeave(event));
     SpecKD.watchModels({ server: this.server, say: this.say, quiet: () => this.asking.current() !== null });
   }
 

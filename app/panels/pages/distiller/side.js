@@ -19,6 +19,9 @@ const written = (row, name, kind) => {
   if (!row || !known(row[name])) return NOTHING;
   return format(name === "masked_share" ? Math.max(0, row[name]) : row[name], kind);
 };
+/* The letters of the racers that a note is about: "B". */
+const lettersOf = (run, note) =>
+  run.racers.filter((one) => speckdWords.own_share[one.gate.kind] === note).map((one) => one.letter).join(", ");
 const line = (head, cells) => {
   const row = el("tr", {}, head);
   row.append(...cells);
@@ -51,9 +54,10 @@ function withChange(after, before, name, kind) {
 }
 
 class DistillSide {
-  constructor({ copy, onInspect }) {
+  constructor({ copy, onInspect, bet }) {
     this.copy = copy;
     this.onInspect = onInspect;
+    this.revealed = false; // whether the end of the run may be told
     this.verdict = el("section", { class: "sk-outcome", hidden: true, "aria-label": "What happened" });
     this.send = el("div", { class: "sk-after-buttons", hidden: true });
     this.now = el("section", { class: "sk-now", "aria-label": "Figures at this step" });
@@ -78,18 +82,21 @@ class DistillSide {
       "aside",
       { class: "sk-distill-side", "aria-label": "Figures of the run" },
       this.verdict,
+      bet.told,
+      bet.asked,
       this.send,
-      this.now,
       this.held,
+      this.now,
       this.after,
       this.words,
     );
     this.nowTable = null; // {key, title, left, cells}
   }
 
-  show(run, { moment, left }) {
+  /* `revealed`: the run has come to its end on screen, so its outcome may be told. */
+  show(run, { moment, left, revealed }) {
+    this.revealed = revealed;
     this.showMoment(run, { moment, left });
-    this.showHeldOut(run);
     this.showOutcome(run);
   }
 
@@ -102,7 +109,12 @@ class DistillSide {
     for (const [name, { label }] of Object.entries(speckdWords.figures)) {
       const row = run.racers.map(() => el("td", { class: "sk-num" }));
       cells.push(row);
-      const head = el("th", { scope: "row" }, label, LESSONS[name] ? SpecKD.lesson(...LESSONS[name]) : null);
+      const notes = run.racers.map((one) => (name === "tar" && speckdWords.own_share[one.gate.kind]) || "");
+      const said = notes.filter(Boolean).map((note, i) => (i && note === notes[0] ? "" : note)).filter(Boolean);
+      const which = said.length
+        ? el("small", { text: said.map((note) => `${lettersOf(run, note)}: ${note}`).join("; ") })
+        : null;
+      const head = el("th", { scope: "row" }, label, LESSONS[name] ? SpecKD.lesson(...LESSONS[name]) : null, which);
       const made = line(head, row);
       made.className = `sk-figure-${name}`;
       body.append(made);
@@ -124,12 +136,14 @@ class DistillSide {
         if (cells[row][i].textContent !== text) cells[row][i].textContent = text;
       })
     );
+    this.showHeldOut(run, this.revealed ? Infinity : moment);
   }
 
   /* The held-out figures as they come; once there is a verdict, each with its change since before the run. */
-  showHeldOut(run) {
-    const any = run && run.racers.some((one) => one.heldOut.length);
-    const key = any ? `${run.key}/${run.racers.map((one) => one.heldOut.length)}/${run.verdict !== null}` : "";
+  showHeldOut(run, upTo) {
+    const known = (one) => one.heldOut.filter((at) => at.step <= upTo);
+    const any = run && run.racers.some((one) => known(one).length);
+    const key = any ? `${run.key}/${run.racers.map((one) => known(one).length)}/${this.revealed}` : "";
     if (this.held.dataset.of === key) return;
     this.held.dataset.of = key;
     if (!any) {
@@ -137,13 +151,13 @@ class DistillSide {
       return;
     }
     const before = run.racers.map((one) => SpecKD.lastAt(one.heldOut, 0)).find(Boolean) || null;
-    const after = run.racers.map((one) => one.heldOut.filter((at) => at.step > 0).pop() || null);
+    const after = run.racers.map((one) => known(one).filter((at) => at.step > 0).pop() || null);
     /** @type {(entry: [string, Figure]) => boolean} */
     const told = ([name]) => [before, ...after].some((one) => one && Number.isFinite(one[name]));
     const rows = Object.entries(speckdWords.held_out).filter(told).map(([name, { label, kind }]) =>
       line(el("th", { scope: "row", text: label }), [
         el("td", { class: "sk-num", text: written(before, name, kind) }),
-        ...after.map((one) => withChange(one, run.verdict ? before : null, name, kind)),
+        ...after.map((one) => withChange(one, this.revealed ? before : null, name, kind)),
       ])
     );
     const title = el("h2", {}, "Held out", SpecKD.lesson("when-not", "what the gate costs and brings"));
@@ -157,7 +171,7 @@ class DistillSide {
   }
 
   showOutcome(run) {
-    const text = run && run.verdict ? run.verdict.text : "";
+    const text = run && run.verdict && this.revealed ? run.verdict.text : "";
     this.verdict.hidden = !text;
     if (text && this.verdict.dataset.of !== run.key) {
       this.verdict.dataset.of = run.key;
@@ -165,7 +179,7 @@ class DistillSide {
       this.verdict.replaceChildren(el("p", { class: "sk-outcome-first", text: visible(first) }));
       if (rest) this.verdict.append(el("p", { class: "sk-small sk-muted", text: visible(rest) }));
     }
-    const kept = run ? run.kept : null;
+    const kept = run && this.revealed ? run.kept : null;
     this.after.hidden = this.send.hidden = !kept;
     this.words.hidden = Boolean(kept);
     if (!kept || this.after.dataset.of === run.key) return;

@@ -1,11 +1,12 @@
 /* The menus of the Inspect page: examples to ask, and what a visitor takes home or brings along. */
 
+const { tr } = SpecKD;
 const TYPES = { json: "application/json", csv: "text/csv", html: "text/html" };
 
 /* speckd-why-is-the-sky-blue.json */
-function fileName(prompt, ending) {
+function fileName({ prompt, prefix_ids: steered }, ending) {
   const words = (prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) || ["trace"]).slice(0, 6).join("-").slice(0, 48);
-  return `speckd-${words}.${ending}`;
+  return `speckd-${words}${steered ? "-steered" : ""}.${ending}`;
 }
 
 SpecKD.fillExamples = function (button, { recorded, examples, onRecorded, onExample }) {
@@ -26,6 +27,7 @@ class InspectKeep {
     menu.add("Trace as JSON", "opens here again; all 50 draws", () => this.save("json"));
     menu.add("Table as CSV", "one row a token", () => this.save("csv"));
     menu.add("Picture as PNG", "strip and lanes", () => this.savePng());
+    menu.add(tr("Card to share"), tr("1200 × 630, as links are shown"), () => this.saveCard());
     menu.add("Page as HTML", "one file, alive without a server", () => this.save("html"));
     menu.add("Copy link", "everything that is set, in the address", copyLink);
     const hidden = { class: "sk-hidden", tabindex: "-1", "aria-label": "Trace file" };
@@ -64,7 +66,7 @@ class InspectKeep {
   async save(kind) {
     const { shown, picture } = this.page;
     if (!shown) return;
-    const name = fileName(shown.trace.config.prompt, kind);
+    const name = fileName(shown.trace.config, kind);
     try {
       const { knobs, pinned } = picture.state;
       const answer = await this.server.export({ id: shown.id, kind, knobs, pin: pinned });
@@ -78,10 +80,21 @@ class InspectKeep {
       this.say("failed", SpecKD.NO_ANSWER);
     }
   }
+  async saveCard() {
+    const { shown, picture, lanes, strip, app } = this.page;
+    if (!shown) return;
+    try {
+      const card = await SpecKD.inspectCard({ picture, lanes, host: app, interlinear: strip.isInterlinear() });
+      SpecKD.download(card, fileName(shown.trace.config, "card.png"));
+      this.say("done", tr("The card is saved."));
+    } catch (error) {
+      this.say("failed", error.message);
+    }
+  }
   async savePng() {
     const { shown, picture, lanes, strip, app } = this.page;
     if (!shown) return;
-    const name = fileName(shown.trace.config.prompt, "png");
+    const name = fileName(shown.trace.config, "png");
     this.say("loading", "Drawing the picture.");
     try {
       SpecKD.download(await SpecKD.toPng(picture, lanes, app, { interlinear: strip.isInterlinear() }), name);

@@ -3,9 +3,10 @@
    The server is asked for three things only: run a question, stop it, and write a file to keep. Everything about the
    gate happens here. What is shown can always be told from the address: its #fragment holds every knob. */
 
+const BEFORE_OPENING = 900; // milliseconds that a first picture stands still
 const STOP_PATIENCE = 900; // milliseconds until Stop no longer waits for the server's last word
 const SAME = ["prompt", "teacher", "student", "source", "max_new_tokens", "temperature", "seed"];
-const { el, icon, visible } = SpecKD;
+const { el, icon, visible, tr } = SpecKD;
 let serial = 0;
 
 const iconButton = (about, path) =>
@@ -19,6 +20,7 @@ class InspectPage {
     this.recorded = options.recorded;
     this.id = `sk-inspector-${++serial}`;
     this.owner = serial === 1; // one Inspect owns the address; a second on the page leaves it alone
+    this.trail = SpecKD.createTrail(this); // pictures that "continue from here" led away from
     this.prefix = []; // token ids that the response begins with, from a clicked alternative
     this.shown = null; // {id, word, trace}: what the picture shows
     this.wish = null; // a question from the address that waits for the page to be ready
@@ -67,6 +69,7 @@ class InspectPage {
   makeTop({ limits, own_models: ownModels, pairs = [], place = "", students }) {
     this.question = el("textarea", {
       class: "sk-ask-text",
+      "data-field": "prompt",
       rows: 1,
       "aria-label": "Question",
       placeholder: "Ask a question",
@@ -96,12 +99,12 @@ class InspectPage {
       onChange: (change) => this.picture.setKnobs(change),
     });
     const { primary, secondary } = this.controls;
+    this.gateLine = el("div", { class: "sk-gate-line" }, primary);
     primary.querySelector(".sk-tar-name").append(SpecKD.lesson("gate", "the token acceptance rate"));
     const [betaField, divergenceField] = secondary.querySelectorAll(".sk-field");
     betaField.after(SpecKD.lesson("gate", "the gate, k and beta"));
     divergenceField.after(SpecKD.lesson("divergences", "divergences"));
-    const heading = el("h1", { class: "sk-hidden", text: "Inspect the gate" });
-    this.top = el("header", { class: "sk-top" }, heading, button, this.ask, primary);
+    this.top = el("header", { class: "sk-top" }, button, this.ask);
   }
 
   makeNodes() {
@@ -121,13 +124,17 @@ class InspectPage {
     const compareButton = SpecKD.revealButton("Compare selectors", this.compareBox, () => this.compare.repaint());
     this.keepButton = el("button", { type: "button", class: "sk-button sk-quiet", text: "Keep" });
     const foot = el("div", { class: "sk-foot" }, statusBox, compareButton, this.keepButton);
-    const caption = el("div", { class: "sk-caption" }, this.chip, this.caption);
-    const main = el("div", { class: "sk-app-main" }, caption, bar, this.stripBox, this.legend, this.lanesBox);
+    this.top.append(el("div", { class: "sk-caption" }, this.chip, this.caption), bar);
+    const { stripBox, legend, lanesBox, gateLine } = this;
+    const second = el("div", { class: "sk-second" }, this.controls.secondary);
+    const main = el("div", { class: "sk-app-main" }, stripBox, gateLine, legend, lanesBox, second);
+    this.notice = SpecKD.createNotice();
     this.app = el(
       "div",
       { class: "sk-app" },
+      this.notice.element,
+      el("h1", { class: "sk-lead", text: tr(SpecKD.LEAD) }),
       this.top,
-      el("div", { class: "sk-second" }, this.controls.secondary),
       el("div", { class: "sk-app-grid" }, main, this.sideBox, foot),
       this.compareBox,
       this.settings.drawer,
@@ -141,7 +148,9 @@ class InspectPage {
     this.strip = SpecKD.createStrip(this.stripBox, pinHover);
     this.legend.append(SpecKD.interlinearSwitch(this.strip));
     this.verdict = SpecKD.createVerdict(this.sideBox, { onAlternative: (t, id) => this.continueFrom(t, id) });
-    this.lanes = SpecKD.createLanes(this.lanesBox, { plotly, ...pinHover });
+    this.opening = SpecKD.createOpening({ verdict: this.verdict, strip: this.strip, host: this.app });
+    this.sideBox.append(this.opening.button);
+    this.lanes = SpecKD.createLanes(this.lanesBox, { plotly, height: 0, ...pinHover });
     this.compare = SpecKD.createCompare(this.compareBox, pinHover);
     picture.add(this.controls);
     picture.add(this.strip);
@@ -213,7 +222,16 @@ class InspectPage {
     const from = trace.input_ids.slice(trace.n_prompt, trace.n_prompt + t).concat([tokenId]);
     this.form.max_new_tokens = Math.min(this.limits.tokens, Math.max(this.form.max_new_tokens, from.length + 16));
     this.showForm();
+    this.trail.leave();
     this.start({ from, pin: t });
+  }
+  /* A picture from the trail, as it was left. */
+  comeBack({ shown, form, prefix, pin }) {
+    this.prefix = prefix;
+    this.form = form;
+    this.showForm();
+    this.show(shown.result, pin, shown.word);
+    this.verdict.focus();
   }
   formOf(config) {
     const { prompt, teacher, student, source, max_new_tokens, temperature, seed } = config;
@@ -235,8 +253,12 @@ class InspectPage {
     if (value.state === "done" && value.result) {
       this.finish("done", value.text);
       this.show(value.result, job.pin);
-    } else if (value.state === "stopped" || value.state === "failed") this.finish(value.state, value.text);
-    else {
+      this.trail.arrived();
+    } else if (value.state === "stopped" || value.state === "failed") {
+      this.finish(value.state, value.text);
+      this.trail.failed();
+      SpecKD.markField(this.app, value.field, value.text);
+    } else {
       if (value.partial !== null && value.partial !== undefined) this.showPending(job, value.partial);
       this.say(value.state, value.text, value.share);
     }
@@ -266,10 +288,11 @@ class InspectPage {
       `transformers ${config.transformers}`,
     ];
     this.name(this.shown.word, config.prompt, SpecKD.madeBy(config), detail.join("\n"));
+    this.trail.describe(this.caption);
   }
   show(result, pin = null, word = result.recorded ? "recorded" : "live") {
     const trace = SpecKD.readTrace(result.trace);
-    this.shown = { id: result.id, word, trace };
+    this.shown = { id: result.id, word, trace, result };
     this.lanes.setFigure(typeof result.figure === "string" ? JSON.parse(result.figure) : result.figure);
     this.describe();
     this.picture.setTrace(trace, { pin });
@@ -299,10 +322,14 @@ class InspectPage {
     this.showForm();
     if (asked.form) this.fulfil(asked);
     else this.watchModels();
+    if (this.owner && !asked.form && SpecKD.address.tab() === "inspect") {
+      setTimeout(() => !this.asking.busy() && this.opening.offer(), BEFORE_OPENING);
+    }
     if (this.owner) SpecKD.address.listen("inspect", (more) => this.hear(more));
   }
   fulfil(asked) {
     this.form = { ...speckdWords.defaults.question, ...asked.form };
+    this.notice.checkStudent(this.form);
     this.showForm();
     const known = asked.start.length ? null : this.recorded.find((one) => this.asksFor(one.config));
     if (known) this.openRecorded(known.name, asked.at);
@@ -340,7 +367,13 @@ class InspectPage {
   /* --- the address --------------------------------------------------------------------------------------------- */
 
   remember() {
+    this.markSame();
     if (this.owner) SpecKD.address.write("inspect", this.toAddress());
+  }
+  /* The caption names the question again only where the field says another. */
+  markSame() {
+    const named = this.caption.querySelector(".sk-caption-question");
+    if (named) named.classList.toggle("sk-same", named.textContent === visible(this.form.prompt));
   }
   toAddress() {
     const { knobs, pinned } = this.picture.state;
@@ -352,7 +385,7 @@ class InspectPage {
     return params;
   }
   hear(params) {
-    if (!this.booted || this.asking.busy()) return;
+    if (!this.booted || this.asking.busy() || this.trail.returned()) return;
     const asked = this.settings.fromAddress(params);
     this.picture.setKnobs(asked.knobs);
     this.controls.show(this.picture.state.knobs);
@@ -362,7 +395,10 @@ class InspectPage {
   copyLink() {
     this.remember();
     SpecKD.address.flush();
-    return SpecKD.copyText(this.say, location.href, "The link is copied.", "the link is in the address bar.");
+    const own = this.form.student.startsWith("trained:");
+    const done = own ? tr("The link is copied. Only you have this student: others will see the healed one.") : "";
+    const said = done || tr("The link is copied.");
+    return SpecKD.copyText(this.say, location.href, said, "the link is in the address bar.");
   }
 
   /* For tests. */

@@ -29,7 +29,6 @@ const POINTS = {
 };
 const SECTIONS = ["lists", "reason", "sum", "facts", "chances"]; // of the verdict
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-const narrow = () => matchMedia("(max-width: 900px)").matches;
 const card = (kind) => el("div", { class: `sk-learn-card sk-learn-${kind}` });
 
 /* The heatmap with a few of its lanes, so that no step shows what it has not yet spoken of. */
@@ -197,9 +196,7 @@ class LessonStage {
   showLanes(material, state) {
     const { gated, knobs } = this.picture.state;
     const height = state.lanes.length ? 66 + 38 * state.lanes.length : LANES;
-    /** @type {HTMLElement} */
-    const plot = this.lanes.element.querySelector(".sk-plot");
-    plot.style.height = height + "px";
+    this.lanes.setHeight(height);
     this.lanes.setFigure(chosenLanes(material, state.lanes));
     this.lanes.setPinned(state.pin);
     this.lanes.paint(gated, knobs);
@@ -279,7 +276,7 @@ class LessonStage {
   }
 
   /* Marks what the words speak of, and brings it into view. */
-  point(root, names, { scroll = !narrow(), only = false } = {}) {
+  point(root, names, { scroll = true, only = false } = {}) {
     for (const node of root.querySelectorAll(".sk-pointed")) node.classList.remove("sk-pointed", "sk-pointed-now");
     const nodes = names.map((name) => root.querySelector(POINTS[name] || ":scope > .nothing"))
       .filter((node) => node && node.getClientRects().length);
@@ -288,7 +285,7 @@ class LessonStage {
       if (only) node.classList.add("sk-pointed-now");
     }
     if (!scroll || !nodes.length) return;
-    nodes[0].scrollIntoView({ block: narrow() ? "center" : "nearest", behavior: calm() ? "auto" : "smooth" });
+    nodes[0].scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
   }
 }
 
