@@ -60,11 +60,11 @@ function answerCard(answer, racer, gate) {
   return card;
 }
 function loopNote(loop) {
-  const [before, after] = tr(
-    "A loop: it says ‘{piece}’ over and over. Small models do so when they always take their " +
-      "likeliest word; the sampled answer shows what else they can say.",
-  ).split("{piece}");
-  return el("p", { class: "sk-small sk-loop" }, before, el("bdi", { text: visible(loop.trim()) }), after || "");
+  const why = tr(
+    "Small models do so when they always take their likeliest word; a sampled answer says something else.",
+  );
+  const piece = el("bdi", { text: visible(loop.trim()) });
+  return el("p", { class: "sk-small sk-loop" }, tr("A loop, said over and over: "), piece, ". ", why);
 }
 
 /* Opened and closed by its button. */
@@ -90,8 +90,7 @@ SpecKD.createDistillAnswers = function (id) {
     const prompt = el("bdi", { class: "sk-quote", text: visible(told.prompt || "") });
     const read = "Each answer is read by the teacher and by the student of that moment";
     const warning = tr(
-      "On a student’s own text TAR says how far the two models agree about it. It is no mark for " +
-        "quality: a loop can have a high one.",
+      "On its own text TAR says how far the models agree; it is no mark for quality, a loop may have a high one.",
     );
     box.replaceChildren(
       el("div", { class: "sk-side-head" }, el("h2", {}, "Answers to ", prompt)),
