@@ -404,3 +404,12 @@ def test_a_secret_in_a_file_is_found(tmp_path: Path, line: str) -> None:
     (tmp_path / "file.py").write_text(line + "\n")
     good, words = hygiene.secrets(["file.py"], tmp_path)
     assert not good and "file.py" in words
+
+
+@pytest.mark.parametrize("line", ["hf_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH", "-----BEGIN RSA " + "PRIVATE KEY-----"])
+def test_a_secret_in_recorded_text_is_found(tmp_path: Path, line: str) -> None:
+    name = "assets/responses/some.jsonl"
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text(json.dumps({"response": line}) + "\n")
+    good, words = hygiene.secrets([name], tmp_path)
+    assert not good and name in words
