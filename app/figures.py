@@ -121,6 +121,8 @@ def lanes(
         ],
         meta={
             "lanes": [lane.key for lane in LANES],
+            # what the strongest colours stand for, so that a page may put two students on one scale
+            "tops": {"entropy": top_entropy, **{name: _largest(found) for name, found in data["divergence"].items()}},
             "divergences": {
                 name: dict(zip(("scaled", "range"), _scaled(values), strict=True))
                 for name, values in data["divergence"].items()
@@ -230,10 +232,15 @@ def _veil(accepted: Sequence[bool]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _largest(values: Sequence[float | str]) -> float:
+    """The largest finite one."""
+    return max([float(value) for value in values if value != "inf" and math.isfinite(float(value))] + [1e-9])
+
+
 def _scaled(values: Sequence[float | str]) -> tuple[list[float], str]:
     """Values over their largest finite one, and the range in words. An infinite one has the strongest colour."""
     numbers = [math.inf if value == "inf" else float(value) for value in values]
-    largest = max([value for value in numbers if math.isfinite(value)] + [1e-9])
+    largest = _largest(values)
     has_infinite = any(math.isinf(value) for value in numbers)
     return [min(1.0, value / largest) for value in numbers], f"0 – {_short(largest)}{' (∞)' if has_infinite else ''}"
 

@@ -66,3 +66,11 @@ def test_any_length_makes_a_figure(n_tokens: int) -> None:
     figure = figures.lanes(synthetic.trace(n_tokens), gate="speck", divergence="tvd")
     assert len(figure.data[0].z[0]) == n_tokens
     assert 1 <= len(figure.layout.xaxis.tickvals) <= 15
+
+
+def test_a_page_can_put_two_students_on_one_scale() -> None:
+    trace = synthetic.trace(20)
+    figure = figures.lanes(trace)
+    tops, shown = figure.layout.meta["tops"], figure.layout.meta["divergences"]["forward_kl"]["scaled"]
+    assert tops["entropy"] == max(trace["teacher_entropy"] + trace["student_entropy"])
+    assert shown[3] * tops["forward_kl"] == pytest.approx(trace["divergence"]["forward_kl"][3])

@@ -22,6 +22,28 @@ SpecKD.maskedRuns = function ({ accepted, n }) {
   return found;
 };
 
+/* The figure with its colours by larger tops: two students of one text then compare. */
+SpecKD.rescaled = function (figure, tops) {
+  const { meta } = figure.layout;
+  const by = (name) => meta.tops[name] / tops[name];
+  const range = (name) => `0 – ${number(tops[name], 2)}`;
+  const smaller = (shades, factor) => shades.map((shade) => shade * factor);
+  const isEntropy = (name) => name.endsWith("_entropy");
+  const divergences = Object.fromEntries(
+    Object.entries(meta.divergences).map(([name, one]) => {
+      const asIs = one.range.includes("∞") || by(name) >= 1; // an infinite one keeps the strongest colour
+      return [name, asIs ? one : { scaled: smaller(one.scaled, by(name)), range: range(name) }];
+    }),
+  );
+  const data = figure.data.map((lane) =>
+    isEntropy(lane.name) && by("entropy") < 1 ? { ...lane, z: [smaller(lane.z[0], by("entropy"))] } : lane
+  );
+  const annotations = figure.layout.annotations.map((one) =>
+    isEntropy(one.name) && by("entropy") < 1 ? { ...one, text: range("entropy") } : one
+  );
+  return { data, layout: { ...figure.layout, annotations, meta: { ...meta, divergences } } };
+};
+
 /* Names of the lanes, from top to bottom; the divergence's is that of the one chosen. */
 SpecKD.laneLabels = function (figure, knobs) {
   const { lanes } = figure.layout.meta;

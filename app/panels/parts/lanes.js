@@ -20,6 +20,8 @@ class Lanes {
     this.drawn = null; // the divergence and the figure that Plotly has drawn
     this.timer = 0;
     this.pattern = null;
+    this.text = ""; // of the figure, and what its strongest colours stand for
+    this.tops = null;
     this.sheet = el("canvas", { class: "sk-lanes-sheet", "aria-hidden": "true" });
     this.cursor = el("div", { class: "sk-lanes-cursor", "aria-hidden": "true" });
     this.pinMark = el("div", { class: "sk-lanes-pin", "aria-hidden": "true" });
@@ -82,8 +84,15 @@ class Lanes {
     tip.style.transform = `translate(${Math.max(0, left)}px, ${Math.max(0, event.clientY - box.top - 46)}px)`;
   }
 
+  /* Another student over the same text comes on the scale of the one before, or on its own where that is larger. */
   setFigure(next) {
-    this.figure = next;
+    const text = next.data[0].text[0].join("\n");
+    const { tops } = next.layout.meta;
+    const before = this.text === text && this.tops;
+    this.tops = { ...tops };
+    for (const name of Object.keys(tops || {})) if (before) this.tops[name] = Math.max(tops[name], before[name] ?? 0);
+    this.text = text;
+    this.figure = tops ? SpecKD.rescaled(next, this.tops) : next;
     this.n = this.figure.data[0].z[0].length;
     this.last = null;
   }
