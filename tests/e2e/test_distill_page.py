@@ -144,6 +144,23 @@ def test_the_outcome_waits_for_the_end_and_a_bet_is_told(distill: Callable[..., 
     assert one.locate(".sk-outcome").is_visible(), "what has been told stays told"
 
 
+def test_loops_are_found_and_random_tokens_take_the_other_racers_share(still: Distill) -> None:
+    looping = ["It", " is", *[" a", " classic", " example", " of"] * 3, " a"]
+    assert still.page.evaluate("tokens => SpecKD.loopIn(tokens)", looping).strip() == "a classic example of"
+    assert still.page.evaluate("tokens => SpecKD.loopIn(tokens)", [f" word{n}" for n in range(30)]) == ""
+    own = still.value(f"{STATE}.shown.racers[0].rows.map((row) => row.tar)")
+    still.locate("select[data-field=gate-1]").select_option("random")
+    rate = round(sum(own) / len(own), 2)
+    assert still.value(f"{STATE}.form.gates[1]") == f"random:rate={rate}:beta=0.01"
+    assert float(still.locate("input[data-field=rate-1]").input_value()) == rate
+    share = still.page.evaluate(
+        f"async () => {{ const run = {STATE}.shown, host = document.querySelector('#distiller .sk-app');"
+        " const card = await SpecKD.shareCard(SpecKD.raceCardOf({ run, moment: 12, host }));"
+        " const { width, height } = await createImageBitmap(card); return [width, height, card.type]; }"
+    )
+    assert share == [1200, 630, "image/png"]
+
+
 def test_without_motion_nothing_plays_until_asked(still: Distill) -> None:
     assert still.value(f"{STATE}.playing") is False and still.value(f"{STATE}.moment") == 24
     still.page.get_by_role("button", name="Play the run").click()
