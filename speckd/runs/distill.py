@@ -257,7 +257,9 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     if probe is not None and settings.answers and number == 0:
         for sampled in (False, True):
             told.answer(pair, "before", None, probe.prompt, settings.answers, sampled=sampled)
-    args = SpecKDConfig(**_arguments(settings, output, race.stop_file, race.progress_bar, cache))
+    turn = TurnCallback(race.turns, number, race.stop_file) if race.turns is not None else None
+    hears = race.stop_file if turn is None or number == 0 else None  # of racers in turn the others follow the first
+    args = SpecKDConfig(**_arguments(settings, output, hears, race.progress_bar, cache))
     live = output / "log.jsonl"
     written = 0
 
@@ -284,7 +286,6 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         callbacks.append(ProbeCallback(looks))
     if race.watch is not None:
         callbacks.extend(race.watch(pair, train))
-    turn = TurnCallback(race.turns, number) if race.turns is not None else None
     if turn is not None:
         callbacks.append(turn)
     reference = _reference(race, settings)

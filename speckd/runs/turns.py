@@ -5,6 +5,7 @@ the floor on. What racers would share is the global generators (Trainer seeds th
 so whoever loses the floor takes them along and finds them again as they were.
 """
 
+import os
 import random
 import threading
 import time
@@ -32,6 +33,7 @@ class Turns:
         self._turn = 0
         self._error: BaseException | None = None
         self._generators: list[Any] = [None] * n
+        self.led: int | None = None  # steps of the first racer, once it has ended
 
     def run(self, racers: "list[Callable[[], None]]") -> None:
         """Run the racers, one thread each.
@@ -99,10 +101,13 @@ class Turns:
 
 
 class TurnCallback(TrainerCallback):
-    """Hands the floor on before each step but the first; the wait is no part of a step's time."""
+    """Hands the floor on before each step but the first; the wait is no part of a step's time.
 
-    def __init__(self, turns: Turns, number: int) -> None:
-        self._turns, self._number = turns, number
+    A stopped race ends with as many steps for each: the first racer hears the stop file, the others follow it.
+    """
+
+    def __init__(self, turns: Turns, number: int, stop_file: str | None) -> None:
+        self._turns, self._number, self._stop_file = turns, number, stop_file
         self.trainer: Any = None
         self.waited = 0.0  # seconds
         self._stepped = False
@@ -113,6 +118,17 @@ class TurnCallback(TrainerCallback):
             self.waited += waited
             self.trainer._logged_at += waited
         self._stepped = True
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        led = self._turns.led
+        if led is not None and state.global_step >= led and self._stop_file and os.path.exists(self._stop_file):
+            control.should_training_stop = True
+            control.should_save = args.save_strategy != "no"
+        return control
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._number == 0:
+            self._turns.led = state.global_step
 
 
 def _generators() -> tuple[Any, ...]:

@@ -37,7 +37,7 @@ SpecKD.createAsking = function (
   function start(data, facts = {}) {
     if (current) clearTimeout(current.timer);
     current = { id: freshId(), waiting: true, stopped: false, timer: 0, ...facts };
-    button.textContent = "Stop";
+    button.textContent = SpecKD.tr("Stop");
     button.classList.add("sk-stop");
     say("waiting", "Asking.");
     trigger("run", { run: current.id, ...data });
@@ -47,7 +47,7 @@ SpecKD.createAsking = function (
     const mine = current;
     if (mine.stopped) return;
     mine.stopped = true;
-    button.textContent = "Stopping";
+    button.textContent = SpecKD.tr("Stopping");
     button.setAttribute("aria-busy", "true");
     button.setAttribute("aria-disabled", "true");
     say("waiting", stopping);
