@@ -261,7 +261,7 @@ class TrainingRequest:
             probe_every=1 if self.steps <= 100 else self.steps // 50,
             answers=40,
             answer_every=max(1, self.steps // 10),
-            in_turn=True,
+            in_turn=len(self.gates) > 1,
             cache_folder=cache,
         )
 

@@ -70,7 +70,7 @@ SpecKD.shareCard = (options) =>
     SpecKD.paintCard(el("canvas", {}), options).toBlob(done, "image/png");
   });
 
-/* The card of one text under a gate. */
+/* The card of one text under a gate; without lanes more of the text. */
 SpecKD.inspectCard = function ({ picture, lanes, host, interlinear }) {
   const { trace, gated, knobs } = picture.state;
   const gate = knobs.gate === "none"
@@ -82,8 +82,10 @@ SpecKD.inspectCard = function ({ picture, lanes, host, interlinear }) {
   });
   const paint = (pen, place, look) => {
     const { left, top, width } = place;
-    const strip = { trace, gated, left, top, width, most: interlinear ? 3 : 5, interlinear };
+    const most = (interlinear ? 3 : 5) * (lanes ? 1 : 2);
+    const strip = { trace, gated, left, top, width, most, interlinear };
     const { height } = SpecKD.paintStrip(pen, look, strip);
+    if (!lanes) return;
     const from = top + height + 14;
     lanes.paintInto(pen, { left, top: from, width, height: top + place.height - from });
   };

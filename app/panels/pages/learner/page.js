@@ -98,13 +98,18 @@ class LearnPage {
     this.caption = el("span", { class: "sk-caption-text" });
     const title = tr("Set the picture again to what the text speaks of");
     this.restoreButton = quietButton("sk-learn-restore", { title, text: tr("Restore") });
+    const share = quietButton("sk-icon-button", { title: tr("Card to share"), "aria-label": tr("Card to share") });
+    share.append(icon("M8 10V2M5 5l3-3 3 3M3 9v4h10V9"));
+    share.addEventListener("click", () => {
+      this.stage.card(this.root).then((card) => SpecKD.download(card, "speckd-lesson.card.png"), () => {});
+    });
     const { button, bar, box } = this.own;
     const caption = { class: "sk-caption sk-learn-caption" };
     const region = { "aria-label": tr("The picture of this step"), tabindex: "0", role: "region" };
     this.live = el(
       "section",
       { class: "sk-learn-live", ...region },
-      el("div", caption, this.chip, this.caption, this.restoreButton, button),
+      el("div", caption, this.chip, this.caption, this.restoreButton, share, button),
       bar,
       box,
       this.stage.element,

@@ -256,6 +256,14 @@ class LessonStage {
     this.caption("recorded run", false, `${student} student`, `${run.steps} steps, seed ${seed}`, "");
   }
 
+  /* The picture as a card to share. */
+  card(host) {
+    if (!this.runBox.hidden) return SpecKD.shareCard(SpecKD.raceCardOf({ run: this.run, moment: this.moment, host }));
+    const { picture, strip } = this;
+    const lanes = this.shows("lanes") ? this.lanes : null;
+    return SpecKD.inspectCard({ picture, lanes, host, interlinear: strip.isInterlinear() });
+  }
+
   /* --- what an answer changes, and what has moved -------------------------------------------------------------- */
 
   /* What Check reveals is shown in the picture too: the step's state with what the answer changes. */
