@@ -23,6 +23,7 @@ FOLDERS = {  # folder -> the kinds of files that it gives
     "assets/runs": (".json", ".md"),
     "assets/drafts": (".json", ".safetensors", ".md"),
     "assets/students": (".json", ".safetensors", ".md"),
+    "assets/study": (".csv", ".json", ".jsonl", ".toml", ".md"),
     "assets/traces": (".json",),
 }
 LARGEST = 10_000_000  # bytes; the Hub takes larger files through LFS or Xet alone, and this project has none

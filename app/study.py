@@ -5,6 +5,7 @@ answers (speckd/runs/statistics.py). Nothing here needs a model. Read once, and 
 that goes on while the page is open shows its new runs to whoever opens the Map next.
 """
 
+import hashlib
 import json
 import logging
 import math
@@ -50,9 +51,11 @@ class Study:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
+        self.stamp = stamp_of(folder)
         self.rows: list[Row] = read_table(folder / "runs.csv")
         self._curves: dict[str, str] | None = None
         self._maps: dict[str, str] = {}
+        self._cells: dict[str, list[Row]] = {}
 
     # --- the map ---
 
@@ -62,7 +65,7 @@ class Study:
         Raises:
             ValueError: there is no such control.
         """
-        if control not in STUDY_CONTROLS:
+        if not isinstance(control, str) or control not in STUDY_CONTROLS:
             raise ValueError(
                 f"Nothing is held against {str(control)!r:.40}: choose one of {', '.join(STUDY_CONTROLS)}."
             )
@@ -72,7 +75,7 @@ class Study:
 
     def _map(self, control: str) -> Row:
         arms: dict[str, Row] = {}
-        cells = effects(self.rows, MAP_FIGURES, control)
+        cells = self.cells(control)
         for cell in cells:
             arm = arms.setdefault(key_of(cell), {
                 "key": key_of(cell), **{name: cell[name] for name in SETTING}, "gate": cell["gate"],
@@ -81,8 +84,14 @@ class Study:
             arm["figures"][cell["figure"]] = {
                 name: real(cell[name]) for name in ("mean", "low", "high", "q", "n", "visible", "verdict")
             }
-        return {"control": control, "arms": list(arms.values()), "n_cells": len(cells), "n_runs": len(self.rows),
-                "fewest": FEWEST, "level": LEVEL}  # fmt: skip
+        return {"control": control, "stamp": self.stamp, "arms": list(arms.values()),
+                "n_cells": len(cells), "n_runs": len(self.rows), "fewest": FEWEST, "level": LEVEL}  # fmt: skip
+
+    def cells(self, control: str = PLAIN) -> list[Row]:
+        """All cells against one arm, as ``effects`` gives them."""
+        if control not in self._cells:
+            self._cells[control] = effects(self.rows, MAP_FIGURES, control)
+        return self._cells[control]
 
     # --- one cell ---
 
@@ -95,7 +104,7 @@ class Study:
         Raises:
             ValueError: there is no such cell.
         """
-        if control not in STUDY_CONTROLS or not isinstance(key, str) or len(key) > _LONGEST_KEY:
+        if not all(isinstance(one, str) and len(one) <= _LONGEST_KEY for one in (key, control)):
             raise ValueError("There is no such cell on the map.")
         of_gate: dict[str, dict[tuple[int, str], Row]] = {"arm": {}, "control": {}}
         for row in self.rows:
@@ -172,10 +181,11 @@ class Study:
                 "adjusted": answer.adjusted, "second": numbers(answer.second) if answer.second else None,
                 "answer": outcome(answer),
             })  # fmt: skip
-        floor = Difference.of(list(paired(rows, "acceptance", {"part": "core", "gate": PLACEBO},
-                                          {"part": "core", "gate": PLAIN}).values()))  # fmt: skip
+        figure, part = plan.questions[0].figure, plan.questions[0].part
+        arms = ({"part": part, "gate": gate} for gate in (PLACEBO, PLAIN))
+        floor = Difference.of(list(paired(rows, figure, *arms).values()))
         if floor.n:
-            told.append({"name": "", "figure": "acceptance", "part": "core", "arm": PLACEBO, "against": PLAIN,
+            told.append({"name": "", "figure": figure, "part": part, "arm": PLACEBO, "against": PLAIN,
                          **numbers(floor), "answer": "floor"})  # fmt: skip
         return told
 
@@ -254,7 +264,7 @@ def to_json(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-_read: dict[Path, tuple[Any, Study]] = {}
+_read: dict[Path, Study] = {}
 
 
 def study(folder: Path = FOLDER) -> Study:
@@ -263,16 +273,19 @@ def study(folder: Path = FOLDER) -> Study:
     Raises:
         ValueError: one sentence, when its table cannot be read or was altered.
     """
-    stamp = tuple(_stamp(folder / name) for name in ("runs.csv", "curves.jsonl", "confirm.toml", "screen.toml"))
     known = _read.get(folder)
-    if known is None or known[0] != stamp:
-        known = _read[folder] = (stamp, Study(folder))
-    return known[1]
+    if known is None or known.stamp != stamp_of(folder):
+        known = _read[folder] = Study(folder)
+    return known
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_size
+def stamp_of(folder: Path) -> str:
+    """A name for the state of a study's files: another one once any of them has changed."""
+    facts = []
+    for name in ("runs.csv", "curves.jsonl", "confirm.toml", "screen.toml"):
+        try:
+            found = (folder / name).stat()
+            facts.append((found.st_mtime_ns, found.st_size))
+        except OSError:
+            facts.append((0, 0))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -107,13 +107,7 @@ STUDY_FIGURES: dict[str, dict[str, str]] = {
         "says": "how far the student strays where it is sure, on held-out answers",
     },
     "jsd": {"label": "held-out JSD", "kind": "nats", "better": "lower", "says": "between the two KLs, bounded"},
-    "agreement": {
-        "label": "same first choice",
-        "kind": "share",
-        "better": "higher",
-        "says": "share of held-out tokens at which both models have one favourite",
-    },
-    "tar1": {"label": "TAR at k = 1", "kind": "share", "better": "higher", "says": "Top-k's rate at k = 1"},
+    "tar1": {"label": "TAR at k = 1", "kind": "share", "better": "higher", "says": "both models have one favourite"},
     "tar5": {"label": "TAR at k = 5", "kind": "share", "better": "higher", "says": "Top-k's rate at k = 5"},
     "tar20": {
         "label": "TAR at k = 20",

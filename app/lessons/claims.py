@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from app.lessons import study_fields
 from app.lessons.scene import Scene, evaluate, read_number, read_spec
 from app.lessons.values import Value, apart, number
 
@@ -22,6 +23,7 @@ CLAIMS: dict[str, Condition] = {
     "rejected": lambda s, at: not s.text.accepted(s.knobs)[s.place(at)],
     "differs": lambda s, at: s.row(at).differs,  # proposal and favourite are two words
     "agrees": lambda s, at: s.row(at).rank == 1,
+    **study_fields.VERDICTS,  # of a comparison of the study: helps, hurts, unseen
     "role": lambda s, at: s.place(at) >= 0,  # the token has a role, which is a condition itself
 }
 _COMPARED = re.compile(r"(.+?) (above|below|near) (.+)")

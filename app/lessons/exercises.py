@@ -182,8 +182,8 @@ def _reveal(settings: Mapping[str, str], s: Scene) -> dict[str, Any]:
             reveal["step"] = s.race.steps if value == "last" else int(value)
         elif name in LISTS:
             reveal[name] = value.split("+")
-        elif name == "controls":
-            reveal["controls"] = value
+        elif name in ("controls", "figure", "rows"):
+            reveal[name] = value
         elif name in KNOBS:
             knobs[name] = read_number(value)
         else:

@@ -3,19 +3,19 @@
 import logging
 from typing import Any
 
-from app.lessons import exercises, hands, run_fields, speed_fields, trace_fields
+from app.lessons import exercises, hands, run_fields, speed_fields, study_fields, trace_fields
 from app.lessons.claims import holds
 from app.lessons.facts import TraceFacts, trace_facts
 from app.lessons.glossary import term_for
 from app.lessons.languages import ENGLISH, Language
-from app.lessons.reading import MAIN_TRACE, Lesson, Step
+from app.lessons.reading import MAIN_TRACE, MAP_KEYS, Lesson, Step
 from app.lessons.run_facts import run_facts
 from app.lessons.scene import KNOBS, Scene, evaluate
 from app.lessons.text import walk
 from app.lessons.values import Unmet
 
 log = logging.getLogger(__name__)
-FIELDS_OF = (trace_fields, speed_fields, run_fields)  # importing them is what makes their fields known
+FIELDS_OF = (trace_fields, speed_fields, run_fields, study_fields)  # importing them is what makes their fields known
 
 
 def scene_of(step: Step, own: TraceFacts | None = None, language: Language = ENGLISH) -> Scene:
@@ -24,6 +24,8 @@ def scene_of(step: Step, own: TraceFacts | None = None, language: Language = ENG
         name = step.state["trace"]
         facts = own if own is not None and name == MAIN_TRACE else trace_facts(name)
         return Scene(trace=facts, settings=step.state, language=language)
+    if "study" in step.state:
+        return Scene(settings=step.state, language=language)
     return Scene(run=run_facts(step.state["run"]), settings=step.state, language=language)
 
 
@@ -87,7 +89,9 @@ def state_for_page(state: dict[str, Any], scene: Scene | None) -> dict[str, Any]
     """What the page needs of a step's state: what is shown, the knobs, and the pin or the moment."""
     shown = {key: state[key] for key in ("view", "parts", "point", "controls", "plain", "charts", "lanes")}
     shown["knobs"] = {name: state[name] for name in KNOBS}
-    if scene is not None and scene.trace is not None:
+    if "study" in state:
+        shown["study"] = {name: state[name] for name in MAP_KEYS}
+    elif scene is not None and scene.trace is not None:
         shown |= {"trace": state["trace"], "pin": scene.place()}
     elif scene is not None and scene.run is not None:
         step_at = {"first": 0, "last": scene.run.steps}.get(str(state.get("step", "last")))

@@ -14,6 +14,7 @@ from app.panels import Learner
 from app.requests import Question
 from app.sessions import LONGEST_ID, Shelf, Stops
 from app.settings import Settings
+from app.study import study
 from app.tabs.inspect import as_result
 
 log = logging.getLogger(__name__)
@@ -51,10 +52,13 @@ class Library:
         return self._once(key, lambda: {"lesson": lessons.to_json(lessons.fill(lesson, None, language))})
 
     def material(self, asked: Any) -> dict[str, Any]:
-        """What a step shows: a trace with its figure, or a run's events, as JSON texts; or {"error": a sentence}."""
-        trace, run = _entry(asked, "trace"), _entry(asked, "run")
+        """What a step shows: a trace with its figure, a run's events, or the map's cells against a control, as JSON
+        texts; or {"error": a sentence}."""
+        trace, run, control = _entry(asked, "trace"), _entry(asked, "run"), _entry(asked, "study")
         shown, played = lessons.shown_material()
         try:
+            if control is not None:
+                return {"map": study().map(control)}
             if trace and trace in shown:
                 return self._once(f"trace/{trace}", lambda: as_result(lessons.trace_facts(trace).trace, "", True))
             if run and run in played:

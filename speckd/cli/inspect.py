@@ -71,14 +71,14 @@ def _inspect(options: argparse.Namespace) -> int:
     if (options.data is None) == (options.prompt is None):
         raise ValueError("Give a question, or --data FILE with prompts and answers: one of the two.")
     if options.data is not None:
+        _check_folder(options.json)
         return _inspect_data(options, gate)
     switches = template_switches(options.chat_template_kwargs)
     check_request(
         options.prompt, options.response, options.source, options.max_new_tokens, options.temperature, options.seed
     )
     for file in (options.json, options.csv, options.html):
-        if file and not Path(file).absolute().parent.is_dir():
-            raise ValueError(f"{file}: its folder does not exist. Make it first.")
+        _check_folder(file)
     with progress_bars() as follow:
         pair = load_pair(
             options.teacher,
@@ -120,6 +120,12 @@ def _inspect(options: argparse.Namespace) -> int:
         knobs = {"gate": gate.name, "k": options.k, "beta": options.beta, "divergence": options.divergence}
         write_whole(options.html, to_html(trace, knobs=knobs))
     return 0
+
+
+def _check_folder(file: str | None) -> None:
+    """Before the minutes that a file would be lost after."""
+    if file and not Path(file).absolute().parent.is_dir():
+        raise ValueError(f"{file}: its folder does not exist. Make it first.")
 
 
 def _inspect_data(options: argparse.Namespace, gate: Gate) -> int:

@@ -27,7 +27,7 @@ ARM_FIGURES = (
     "divergence", "acceptance", "tar5", "own_reverse_kl", "greedy_teacher_nats", "rouge_l", "block_efficiency_greedy",
     "grad_norm_spread", "largest_jump",
 )  # fmt: skip
-MAP_FIGURES = tuple(STUDY_FIGURES)  # each quantity once: tvd and the sampled block efficiency follow acceptance
+MAP_FIGURES = tuple(STUDY_FIGURES)  # each quantity once: others follow from these
 
 
 def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequence[Mapping[str, Any]]) -> str:

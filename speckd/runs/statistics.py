@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def t_within(t: float, degrees: int) -> float:
     return 2 / math.pi * (angle + (math.sin(angle) * total if degrees > 1 else 0.0))
 
 
+@cache
 def t_quantile(within: float, degrees: int) -> float:
     """The t with P(|T| < t) = within, by bisection."""
     low, high = 0.0, 1.0
@@ -278,7 +280,7 @@ def effects(
     Returns:
         One dictionary a cell: the setting's columns, gate, figure, mean, low, high, p, n, visible; parts, those of the
         plan that ask for both arms; q, p after Benjamini and Hochberg's correction over all cells of at least FEWEST
-        pairs (nan for the others); verdict, a word of VERDICTS.
+        pairs (nan for the others); better, "higher" or "lower"; verdict, a word of VERDICTS.
     """
     settings: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -299,6 +301,7 @@ def effects(
     for cell, q in zip(known, benjamini_hochberg([cell["p"] for cell in known]), strict=True):
         cell["q"] = q
     for cell in found:
+        cell["better"] = "higher" if HIGHER_IS_BETTER[cell["figure"]] else "lower"
         cell["verdict"] = _cell_verdict(cell)
     return found
 

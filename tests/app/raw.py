@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.app import raw_study
+
 ASSETS = Path(__file__).parents[2] / "assets"
 SHIPPED = ("healed", "young", "written-by-the-student", "surely-wrong", "cool", "hot")
 SHARES = {
@@ -176,10 +178,19 @@ class Raw:
 # --- a field, by loops ------------------------------------------------------------------------------------------------
 
 
+def material(state: dict[str, Any]) -> "Raw":
+    """What a step shows; of a step that shows the study, nothing but its table."""
+    if "study" in state:
+        return Raw({"tokens": [], "events": []})
+    return file("traces", state["trace"]) if "trace" in state else file("runs", state["run"])
+
+
 def field(raw: Raw, spec: str, knobs: dict[str, Any], pin: str) -> float | None:
     """What a field is worth, from the JSON alone; None where the text has no such token."""
     name, *rest = spec.split()
-    args: dict[str, str] = dict(part.split("=") for part in rest)
+    args: dict[str, str] = dict(part.split("=", 1) for part in rest)
+    if name.startswith("study_") or name == "masked":
+        return raw_study.field(name, args)
     knobs = {**knobs, **{key: args.pop(key) for key in list(args) if key in knobs}}
     knobs["k"], knobs["beta"] = int(knobs["k"]), float(knobs["beta"])
     if "recorded" in args:
@@ -318,7 +329,9 @@ def _holds(raw: Raw, claim: str, knobs: dict[str, Any], pin: str) -> bool:
             near = abs(a - b) < 0.01 if shares else abs(a - b) < 0.02 * max(abs(a), abs(b)) or a == b
             return near if word == " near " else not near and (a > b) == (word == " above ")
     name, *rest = claim.split()
-    args = dict(part.split("=") for part in rest)
+    args = dict(part.split("=", 1) for part in rest)
+    if name in ("helps", "hurts", "unseen"):
+        return bool(raw_study.cell(args)["verdict"] == name)
     t = raw.at(args.get("at", pin))
     if t is None:
         return False

@@ -60,10 +60,9 @@ def test_a_step_is_shown_exactly_where_all_that_it_says_is_true(name: str) -> No
 @pytest.mark.parametrize("lesson", lessons.lessons(), ids=lambda lesson: lesson.id)
 def test_what_a_lesson_says_of_its_own_trace_or_run_is_true(lesson: lessons.Lesson) -> None:
     for i, step in enumerate(lesson.steps):
-        folder, name = ("traces", step.state["trace"]) if "trace" in step.state else ("runs", step.state["run"])
         knobs = {key: step.state[key] for key in ("gate", "k", "beta", "divergence")}
         for claim in claims_of(lesson, i):
-            assert raw.holds(raw.file(folder, name), claim, knobs, step.state.get("pin", "first")), (lesson.id, claim)
+            assert raw.holds(raw.material(step.state), claim, knobs, step.state.get("pin", "first")), (lesson.id, claim)
 
 
 @pytest.mark.parametrize("name", raw.SHIPPED)

@@ -238,8 +238,7 @@ def exercises_of(lesson: lessons.Lesson) -> Iterator[tuple[lessons.Step, dict[st
 @pytest.mark.parametrize("lesson", ALL)
 def test_each_answer_key_equals_a_separate_computation(lesson: lessons.Lesson) -> None:
     for step, settings in exercises_of(lesson):
-        folder, name = ("traces", step.state["trace"]) if "trace" in step.state else ("runs", step.state["run"])
-        check_key(exercises.make(settings, lessons.scene_of(step)), settings, raw.file(folder, name), step.state)
+        check_key(exercises.make(settings, lessons.scene_of(step)), settings, raw.material(step.state), step.state)
 
 
 @pytest.mark.parametrize(("n", "seed"), [(1, 0), (2, 1), (9, 2), (48, 3), (120, 4)])
@@ -291,6 +290,9 @@ def test_no_answer_is_on_screen_before_it_is_given() -> None:
     }  # fmt: skip
     for lesson in lessons.lessons():
         for step, settings in exercises_of(lesson):
+            if "study" in step.state:  # the map shows a figure, and the question asks for another
+                assert f"figure={step.state['figure']}" not in settings["options"], (lesson.id, plain(step.title))
+                continue
             if "trace" not in step.state:
                 assert step.state.get("step") == "first" or lesson.id == "when-not", "a run's end waits"
                 continue
@@ -333,7 +335,7 @@ def test_a_filled_lesson_is_plain_data_without_a_gap(lesson: lessons.Lesson) -> 
             assert 0 <= node["right"][0] < len(node["options"]), "an exercise has a wrong answer, too"
     for step in page["steps"]:
         assert not step.get("left_out")
-        assert step["state"]["view"] and ("trace" in step["state"] or "run" in step["state"])
+        assert step["state"]["view"] and {"trace", "run", "study"} & set(step["state"])
 
 
 @pytest.mark.parametrize("tokens", [None, synthetic.HOSTILE])
@@ -377,6 +379,7 @@ def test_library_gives_what_lessons_show_and_nothing_else() -> None:
         assert json.loads(library.lesson({"id": lesson.id, "own": None})["lesson"])["id"] == lesson.id
         for step in lesson.steps:
             wanted = {key: step.state[key] for key in ("trace", "run") if key in step.state}
+            wanted = {"study": step.state["control"]} if "study" in step.state else wanted
             assert "error" not in library.material(wanted)
     for asked in (None, 7, {}, {"id": "../secrets"}, {"id": ["a"]}, {"trace": "../../README"}, {"run": "/etc/passwd"}):
         assert library.lesson(asked).get("error") and library.material(asked).get("error")

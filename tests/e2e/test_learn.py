@@ -385,7 +385,7 @@ def test_on_a_phone_the_picture_follows_the_words(learn: Callable[..., Any]) -> 
     words, picture = (page.locator(part).bounding_box() for part in (".sk-learn-body", ".sk-learn-stage"))
     assert picture["y"] >= words["y"] + words["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for lesson, step in (("divergences", 4), ("curriculum", 2), ("when-not", 6), ("propose-verify", 3)):
+    for lesson, step in (("divergences", 4), ("curriculum", 2), ("when-not", 7), ("measure", 2), ("propose-verify", 3)):
         go(page, lesson, step)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, (lesson, step)
     page.locator(".sk-learn-next").click()
@@ -413,7 +413,7 @@ def test_axe_finds_nothing_serious(learn: Callable[..., Any], dark: bool, width:
 
 
 def test_what_follows_a_question_waits_for_the_prediction(learn: Callable[..., Any]) -> None:
-    page = learn("when-not", 1).page
+    page = learn("when-not", 2).page
     after = page.locator(".sk-learn-after")
     assert after.is_hidden()
     assert page.locator(".sk-race-ring").count() and page.locator(".sk-learn-play output").inner_text().startswith(
@@ -430,5 +430,5 @@ def test_what_follows_a_question_waits_for_the_prediction(learn: Callable[..., A
     assert after.is_hidden()
     page.get_by_role("button", name="Read on without predicting").click()
     assert after.is_visible()
-    go(page, "when-not", 1)
+    go(page, "when-not", 2)
     assert page.locator(".sk-learn-after").count() == 0, "a question that was answered hides nothing any more"

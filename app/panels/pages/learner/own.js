@@ -141,6 +141,8 @@ SpecKD.createLessonMaterial = function (server, own, { language, draw }) {
       if (mine && name === "healed") return Promise.resolve(mine);
       return once(`trace/${name}`, () => server.material({ trace: name }), readTrace);
     },
+    study: (control) =>
+      once(`study/${control}`, () => server.material({ study: control }), (one) => JSON.parse(one.map)),
     run: (name) => once(`run/${name}`, () => server.material({ run: name }), readRun(name)),
   };
 };

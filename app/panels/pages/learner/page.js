@@ -200,6 +200,12 @@ class LearnPage {
       this.stage.showRun(run, state);
       this.own.button.hidden = true;
       this.own.show(false, false);
+    } else if (state.study) {
+      const map = await this.material.study(state.study.control);
+      if (mine !== this.ticket) return;
+      this.stage.showStudy(map, state);
+      this.own.button.hidden = true;
+      this.own.show(false, false);
     } else {
       this.stage.clear();
       this.chip.textContent = "";

@@ -26,6 +26,7 @@ const POINTS = {
   probe: ".sk-probe-box",
   play: ".sk-learn-play",
   own: ".sk-learn-own-button",
+  map: ".sk-learn-map .sk-map-scroll",
 };
 const SECTIONS = ["lists", "reason", "sum", "facts", "chances"]; // of the verdict
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -75,19 +76,23 @@ class LessonStage {
     this.picture = SpecKD.createPicture({ onKnobs: onMoved, onPin: onMoved });
     this.traceBox = el("div", { class: "sk-learn-trace", hidden: true });
     this.runBox = el("div", { class: "sk-learn-run", hidden: true });
-    this.element = el("div", { class: "sk-learn-stage" }, this.traceBox, this.runBox);
+    this.studyBox = el("div", { class: "sk-learn-run", hidden: true });
+    this.element = el("div", { class: "sk-learn-stage" }, this.traceBox, this.runBox, this.studyBox);
     /** @type {Controls | null} */
     this.controls = null;
     /** @type {Compare | null} */
     this.compare = null;
     this.lanes = null;
     this.race = null;
+    this.study = null; // the map against the step's control
+    this.cells = null; // of it, in the step's view
+    this.figure = ""; // that the map shows
   }
   get pinHover() {
     return { onPin: (t) => this.picture.pin(t), onHover: (t) => this.picture.hover(t) };
   }
   clear() {
-    this.traceBox.hidden = this.runBox.hidden = true;
+    this.traceBox.hidden = this.runBox.hidden = this.studyBox.hidden = true;
   }
 
   /* --- one text ------------------------------------------------------------------------------------------------ */
@@ -168,7 +173,7 @@ class LessonStage {
     const { picture } = this;
     this.material = material;
     this.makeTraceParts();
-    this.runBox.hidden = true;
+    this.runBox.hidden = this.studyBox.hidden = true;
     this.traceBox.hidden = false;
     if (this.player) this.player.halt();
     this.showViews(state);
@@ -233,7 +238,7 @@ class LessonStage {
   }
   showRun(run, state) {
     this.makeRunParts();
-    this.traceBox.hidden = true;
+    this.traceBox.hidden = this.studyBox.hidden = true;
     this.runBox.hidden = false;
     this.player.halt();
     this.views = state.view;
@@ -258,10 +263,46 @@ class LessonStage {
 
   /* The picture as a card to share. */
   card(host) {
+    if (!this.studyBox.hidden) return SpecKD.mapImage(this.cells, this.study, host);
     if (!this.runBox.hidden) return SpecKD.shareCard(SpecKD.raceCardOf({ run: this.run, moment: this.moment, host }));
     const { picture, strip } = this;
     const lanes = this.shows("lanes") ? this.lanes : null;
     return SpecKD.inspectCard({ picture, lanes, host, interlinear: strip.isInterlinear() });
+  }
+
+  /* --- the map of the study, as the tab of that name shows it ---------------------------------------------------- */
+
+  makeStudyParts() {
+    if (this.grid) return;
+    this.says = el("p", { class: "sk-learn-says" });
+    this.grid = SpecKD.createStudyGrid({ id: "sk-learn-map", onOpen: () => {} });
+    this.toMap = el("button", { type: "button", class: "sk-button", text: SpecKD.tr("Open it on the Map") });
+    this.toMap.addEventListener("click", () => {
+      const { control, rows, columns } = this.shownStudy;
+      const { chosen } = this.grid;
+      const cell = chosen ? { cell: chosen.dataset.key } : {};
+      SpecKD.address.go("map", { figure: this.figure, rows, columns, against: control, ...cell });
+    });
+    const box = card("map");
+    box.append(this.says, this.grid.element, SpecKD.mapLegend());
+    this.studyBox.append(box, el("p", {}, this.toMap));
+  }
+  showStudy(map, state) {
+    this.makeStudyParts();
+    this.traceBox.hidden = this.runBox.hidden = true;
+    this.studyBox.hidden = false;
+    if (this.player) this.player.halt();
+    this.study = map;
+    this.figure = state.figure || state.study.figure;
+    this.shownStudy = { ...state.study, rows: state.rows || state.study.rows };
+    const { rows, columns } = this.shownStudy;
+    const cells = this.cells = SpecKD.mapCells(map, { rows, columns, figure: this.figure, runs: "all" });
+    this.says.textContent = SpecKD.mapSentence(cells, map);
+    const first = cells.tiles[0];
+    this.grid.show(cells, first ? first.arm.key : "", this.figure);
+    const every = [rows, columns].includes("figure");
+    const name = every ? SpecKD.tr("every figure") : SpecKD.figureName(this.figure);
+    this.caption(SpecKD.tr("the study"), false, name, SpecKD.controlName(map.control), "");
   }
 
   /* --- what an answer changes, and what has moved -------------------------------------------------------------- */
@@ -272,7 +313,8 @@ class LessonStage {
     if (state.trace && this.material) {
       const knobs = { ...picture.state.knobs, ...change.knobs };
       this.showTrace(this.material, { ...state, ...change, knobs, pin: change.pin ?? picture.state.pinned });
-    } else if (state.run && this.run) this.showRun(this.run, { ...state, ...change, step: change.step ?? this.moment });
+    } else if (state.study && this.study) this.showStudy(this.study, { ...state, ...change });
+    else if (state.run && this.run) this.showRun(this.run, { ...state, ...change, step: change.step ?? this.moment });
     this.onMoved();
   }
   moved(state) {
@@ -280,6 +322,7 @@ class LessonStage {
     if (state.trace && trace) {
       return pinned !== state.pin || Object.entries(state.knobs).some(([name, value]) => knobs[name] !== value);
     }
+    if (state.study) return this.figure !== state.study.figure || this.shownStudy.rows !== state.study.rows;
     return Boolean(state.run) && this.moment !== state.step;
   }
 

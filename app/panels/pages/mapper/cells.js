@@ -87,5 +87,3 @@ SpecKD.mapSentence = function (cells, map) {
   ].join("");
 };
 const controlOf = (map) => ({ control: SpecKD.controlName(map.control) });
-
-SpecKD.largestFirst = (tiles) => [...tiles].sort((a, b) => Math.abs(b.cell.mean) - Math.abs(a.cell.mean));

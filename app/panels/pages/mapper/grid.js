@@ -65,7 +65,8 @@ class StudyGrid {
   place(row, tiles) {
     const cell = el("td", {});
     if (!tiles.length) {
-      cell.append(el("span", { class: "sk-map-none", "aria-label": tr("not run"), text: "·" }));
+      const dot = el("span", { "aria-hidden": "true", text: "·" });
+      cell.append(el("span", { class: "sk-map-none" }, dot, el("span", { class: "sk-hidden", text: tr("not run") })));
       return cell;
     }
     const box = el("div", { class: "sk-map-tiles" });

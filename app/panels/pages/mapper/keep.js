@@ -187,6 +187,13 @@ class Painter {
   }
 }
 
+/* The map as a PNG, in the colours of its host. */
+SpecKD.mapImage = function (cells, map, host) {
+  const painter = new Painter(cells, map, host);
+  painter.paint();
+  return new Promise((done) => painter.canvas.toBlob(done, "image/png"));
+};
+
 SpecKD.createMapKeep = function ({ state, say, copyLink, host, language }) {
   const button = el("button", { type: "button", class: "sk-button sk-quiet", text: tr("Keep") });
   const save = (name, kind, text) => {
@@ -197,18 +204,15 @@ SpecKD.createMapKeep = function ({ state, say, copyLink, host, language }) {
     const { cells, map } = state();
     save("speckd-map.csv", "text/csv", SpecKD.mapCsv(cells, map));
   }
-  function savePng() {
+  async function savePng() {
     const { cells, map } = state();
-    const painter = new Painter(cells, map, host());
-    painter.paint();
-    painter.canvas.toBlob((blob) => {
-      if (!blob) {
-        say("failed", tr("This browser did not make the picture: keep the page instead."));
-        return;
-      }
-      SpecKD.download(blob, "speckd-map.png");
-      say("done", tr("Saved {name}.", { name: "speckd-map.png" }));
-    }, "image/png");
+    const blob = await SpecKD.mapImage(cells, map, host());
+    if (!blob) {
+      say("failed", tr("This browser did not make the picture: keep the page instead."));
+      return;
+    }
+    SpecKD.download(blob, "speckd-map.png");
+    say("done", tr("Saved {name}.", { name: "speckd-map.png" }));
   }
   return {
     button,

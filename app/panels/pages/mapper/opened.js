@@ -67,15 +67,8 @@ class Opened {
   write() {
     const { one, cell } = this;
     const told = el("div", {}, ...this.head(), this.raceNode());
-    this.element.replaceChildren(
-      told,
-      this.curves(),
-      this.answers(),
-      this.bite(),
-      this.panel(),
-      this.figures(),
-      this.commands(),
-    );
+    const parts = [this.curves(), this.answers(), this.bite(), this.panel(), this.figures(), this.commands()];
+    this.element.replaceChildren(told, ...parts.filter(Boolean));
     this.element.dataset.of = one.arm.key;
     this.element.dataset.seeds = String(cell.seeds.length);
   }

@@ -76,7 +76,7 @@ class MapPage {
       SpecKD.mapLegend(),
       el("div", { class: "sk-foot" }, this.status, this.keep.button),
     );
-    const sheet = el("div", { class: "sk-map-sheet" }, main, this.opened.element);
+    const sheet = el("div", { class: "sk-map-sheet" }, main, this.opened.element, this.beside.first);
     const about = { lang: this.language.code, dir: this.language.direction };
     this.app = el("div", { class: "sk-app sk-map", ...about }, sheet, this.beside.element);
     this.root.append(this.app);
@@ -137,11 +137,15 @@ class MapPage {
   }
   async fetchMap(control) {
     try {
-      const answer = await this.server.cells(control);
+      const known = this.maps.get(control);
+      const answer = await this.server.cells({ control, stamp: known ? known.stamp : "" });
       if (answer && answer.map) {
-        this.maps.set(control, JSON.parse(answer.map));
+        const next = JSON.parse(answer.map);
+        for (const [key, { stamp }] of this.maps) if (stamp !== next.stamp) this.maps.delete(key); // of fewer runs
+        this.maps.set(control, next);
         return true;
       }
+      if (known && answer && !answer.error) return false;
       this.say("failed", SpecKD.told((answer && answer.error) || SpecKD.NO_ANSWER));
     } catch {
       this.say("failed", SpecKD.told(SpecKD.NO_ANSWER));
@@ -190,7 +194,8 @@ class MapPage {
   async follow({ figure, control, part, gate }) {
     if (!Object.hasOwn(speckdWords.study.controls, control)) return;
     await this.change({ figure, control, rows: "gate", columns: "part", runs: "all" });
-    const one = this.cells.tiles.find(({ arm }) => arm.gate === gate && arm.parts.includes(part));
+    const found = this.cells.tiles.filter(({ arm }) => arm.gate === gate && arm.parts.includes(part));
+    const one = found.find(({ arm }) => !arm.screening) || found[0];
     if (!one) return;
     this.grid.mark(one.arm.key, figure);
     await this.open(one);
@@ -240,9 +245,10 @@ class MapPage {
       });
     }
     this.show();
-    seen(this.app).then(() => {
-      this.showCell();
-      this.showBeside();
+    seen(this.app).then(async () => {
+      if (this.map() && await this.fetchMap(this.view.control)) this.paint(); // runs were added since the page was made
+      if (this.cells) await this.showCell();
+      await this.showBeside();
     });
   }
   async showBeside() {

@@ -22,12 +22,12 @@ function asked(one) {
     below: one.also ? SpecKD.figureChange(one.also, one.below, { unit: true }).replace(/^\+/, "") : "",
   };
   if (one.answer === "floor") return tr("The noise floor: {arm} against {against}, {figure} ({part})", said);
-  if (one.less) return tr("Does {arm} change {figure} more in {part} than in {less}?", said);
+  if (one.less) return tr("{figure}: does {arm} change it more in {part} than in {less}?", said);
   if (one.also) {
-    return tr("Does {arm} raise {figure} above that of {against}, with {also} within {below} ({part})?", said);
+    return tr("{figure}: higher with {arm} than with {against}, and {also} within {below} ({part})?", said);
   }
-  if (better === "higher") return tr("Is {figure} higher with {arm} than with {against} ({part})?", said);
-  return tr("Is {figure} lower with {arm} than with {against} ({part})?", said);
+  if (better === "higher") return tr("{figure}: higher with {arm} than with {against} ({part})?", said);
+  return tr("{figure}: lower with {arm} than with {against} ({part})?", said);
 }
 function answered(one) {
   const change = SpecKD.figureChange(one.figure, one.visible, { unit: true }).replace(/^\+/, "");
@@ -46,6 +46,7 @@ function answered(one) {
 class Beside {
   constructor({ onOpen }) {
     this.onOpen = onOpen;
+    this.first = el("div", { class: "sk-map-first" }); // the questions: they stand right below the map
     this.element = el("div", { class: "sk-map-beside" });
     this.student = "";
   }
@@ -54,7 +55,7 @@ class Beside {
     this.student = Object.keys(masks)[0] || "";
     this.masksBox = el("div", {});
     const nodes = [];
-    if (questions.length) nodes.push(this.questions(questions, planned, done));
+    if (questions.length) this.first.replaceChildren(this.questions(questions, planned, done));
     if (this.student) nodes.push(card(tr("What the gate masks"), this.masksBox));
     if (growth.plain.length || growth.gated.length) nodes.push(this.growth(growth));
     this.element.replaceChildren(...nodes);
@@ -78,9 +79,7 @@ class Beside {
     );
     const state = tr("{done} of {planned} planned runs are done.", { done, planned });
     const more = el("p", { class: "sk-small sk-muted" }, `${words} ${state}`, SpecKD.lesson("when-not", title));
-    const box = card(title, more, el("div", about, table));
-    box.classList.add("sk-map-wide");
-    return box;
+    return card(title, more, el("div", about, table));
   }
   question(one, i) {
     const number = one.answer === "floor" ? "" : `${i + 1}. `;
