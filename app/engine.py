@@ -11,42 +11,25 @@ import os
 import queue
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import speckd
 from app.checks import without_words
+from app.decoding import DecodeRequest, decode
 from app.line import TICK, Line, Until
 from app.requests import TRAINED, Question
 from app.settings import Settings
+from app.steps import Step
 
 log = logging.getLogger(__name__)
 
 BREATH = 0.06  # seconds between two steps that are told
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where a run stands.
-
-    Attributes:
-        state: "waiting", "loading", "writing", "measuring", or one of the ends: "done", "stopped", "failed".
-        text: one sentence for a person.
-        share: how much is done, 0 to 1; None where nobody knows.
-        partial: the response so far, while it is being written.
-        n_tokens: written so far.
-        trace: at the end "done".
-    """
-
-    state: str
-    text: str
-    share: float | None = None
-    partial: str | None = None
-    n_tokens: int = 0
-    trace: speckd.Trace | None = None
+LAST_WORDS = 3.0  # seconds that a stopped decoding has to hand over its rounds
 
 
 class Engine:
@@ -109,7 +92,7 @@ class Engine:
         """Answer a question, step by step. The last Step's state is "done", "stopped" or "failed".
 
         Args:
-            question: checked by ``Question.read``.
+            question: checked by ``Question.read``, or by ``DecodeRequest.read`` for a decoding.
             stop: set it and the run ends within a moment, wherever it is.
         """
         with self._counting:
@@ -126,10 +109,15 @@ class Engine:
         while True:
             try:
                 step = steps.get(timeout=TICK)
-                while step.trace is None and not steps.empty():  # only the newest is worth showing
+                while not step.is_end and not steps.empty():  # only the newest is worth showing
                     step = steps.get()
             except queue.Empty:
                 step = None
+            if isinstance(question, DecodeRequest) and stop.is_set():
+                step = step if step is not None and step.is_end else _last_words(steps)
+            if step is not None and step.state == "stopped" and step.record is not None:
+                yield step
+                return
             if stop.is_set() or (step is not None and step.state == "stopped"):
                 # The work itself ends at its next look; nobody has to wait for that.
                 yield Step("stopped", f"Stopped after {n_written} tokens." if n_written else "Stopped.")
@@ -137,7 +125,7 @@ class Engine:
             if step is not None:
                 n_written = step.n_tokens or n_written
                 yield step
-                if step.state in ("done", "failed"):
+                if step.is_end:
                     return
                 stop.wait(BREATH)  # what comes meanwhile is merged: a page needs no more, and the models need the time
 
@@ -152,6 +140,17 @@ class Engine:
             raise ValueError(last.text)
         return last.trace
 
+    def decode(self, request: DecodeRequest) -> speckd.DecodeRecord:
+        """The record of a decoding, for those who wait without a page.
+
+        Raises:
+            ValueError: one sentence about what went wrong.
+        """
+        *_, last = self.run(request, threading.Event())
+        if last.record is None or last.state != "done":
+            raise ValueError(last.text)
+        return last.record
+
     def _work(self, question: Question, stop: threading.Event, post: Callable[[Step], None]) -> None:
         def waiting(ahead: int) -> None:
             runs = "one run is" if ahead == 1 else f"{ahead} runs are"
@@ -165,7 +164,9 @@ class Engine:
                 pair = self._pair(question.teacher, question.student, post, loading.is_set)
                 _check_length(pair, question, self.settings)
                 late = _too_late("The answer", self.settings.max_question_seconds, "ask for fewer tokens")
-                last = _done(self._inspect(pair, question, post, Until(stop, self.settings.max_question_seconds)))
+                last = self._answer(pair, question, post, Until(stop, self.settings.max_question_seconds))
+                if last.state == "stopped" and not stop.is_set():
+                    last = replace(last, state="failed", text=late)
         except speckd.Stopped:
             last = Step("stopped", "Stopped.") if stop.is_set() or not late else Step("failed", late)
         except (speckd.ModelUnavailable, ValueError) as error:
@@ -215,11 +216,9 @@ class Engine:
             self._pairs[key] = speckd.load_pair(teacher, student, merge=True, on_progress=progress, **commits)
         return self._pairs[key]
 
-    def _inspect(
-        self, pair: speckd.Pair, question: Question, post: Callable[[Step], None], stop: "Until"
-    ) -> speckd.Trace:
+    def _answer(self, pair: speckd.Pair, question: Question, post: Callable[[Step], None], stop: "Until") -> Step:
         if self._borrowed is None:
-            return _inspect(pair, question, post, stop.is_set)
+            return _answer(pair, question, post, stop.is_set)
         lent = (question.teacher, question.student)
         _lent.clear()
         _lent[lent] = pair
@@ -232,12 +231,34 @@ class Engine:
             threading.Thread(target=_pass_on, args=(stop, watching, flag), daemon=True).start()
             try:
                 for step in self._borrowed(lent, source, question, str(flag)):
-                    if step.trace is not None:
-                        return step.trace
+                    if step.is_end:
+                        return step
                     post(step)
             finally:
                 watching.set()
         raise speckd.Stopped
+
+
+def _last_words(steps: "queue.SimpleQueue[Step]") -> Step | None:
+    """The end of a decoding that was stopped, with the rounds that were over; None where it does not come in time."""
+    end = time.monotonic() + LAST_WORDS
+    while (left := end - time.monotonic()) > 0:
+        try:
+            step = steps.get(timeout=left)
+        except queue.Empty:
+            return None
+        if step.is_end:
+            return step
+    return None
+
+
+def _answer(
+    pair: speckd.Pair, question: Question, post: Callable[[Step], None], should_stop: Callable[[], bool]
+) -> Step:
+    """The last step of a question or of a decoding."""
+    if isinstance(question, DecodeRequest):
+        return decode(pair, question, post, should_stop)
+    return _done(_inspect(pair, question, post, should_stop))
 
 
 def _inspect(
@@ -334,7 +355,7 @@ def _inspect_on_loan(
 
     def work() -> None:
         try:
-            steps.put(_done(_inspect(pair, question, steps.put, lambda: os.path.exists(flag))))
+            steps.put(_answer(pair, question, steps.put, lambda: os.path.exists(flag)))
         except BaseException as problem:
             error.append(problem)
         finally:

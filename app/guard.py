@@ -35,7 +35,7 @@ OPEN = re.compile(
     r"|/parts/[\w.-]+"  # our scripts
     r"|/kept/[\w-]+/[\w.-]+"  # a visitor's trained student, by a key that only they know
     r"|/gradio_api/queue/(join|data)/?"  # a question, and its answer
-    r"|/gradio_api/call/(v2/)?(inspect|distill)(/\w+)?/?"  # the two public endpoints, for curl and for agents
+    r"|/gradio_api/call/(v2/)?(inspect|distill|decode)(/\w+)?/?"  # the public endpoints, for curl and for agents
     r"|/gradio_api/openapi\.json"  # which describes them
     r"|/gradio_api/mcp/?"  # and offers them as tools
     r"|/gradio_api/(heartbeat/\w+|cancel|reset|startup-events|component_server)/?"
@@ -212,7 +212,7 @@ def _mcp_refusal(message: dict[str, Any], blocks: gr.Blocks) -> str | None:
     name = asked.get("name") if isinstance(asked, dict) else None
     if not isinstance(asked, dict) or not isinstance(name, str):
         return "A tool is called by its name."
-    tool = next((one for one in ("inspect", "distill") if name == one or name.endswith("_" + one)), "")
+    tool = next((one for one in ("inspect", "distill", "decode") if name == one or name.endswith("_" + one)), "")
     return _named_refusal(tool, asked.get("arguments") or {}, blocks)
 
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from app import guard, panels
 from app.engine import Engine
 from app.settings import Settings, settings_for
-from app.tabs import distill, inspect, learn
+from app.tabs import decode, distill, inspect, learn
 from app.tabs import map as map_tab
 from app.training import Trainings
 
@@ -57,6 +57,8 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
             inspect.build(page, engine, settings)
         with gr.Tab("Distill", id="distill", elem_id="tab-distill"):
             distill.build(page, trainings, settings)
+        with gr.Tab("Decode", id="decode", elem_id="tab-decode"):
+            decode.build(page, engine, settings)
         with gr.Tab("Map", id="map", elem_id="tab-map"):
             map_tab.build(settings)
         with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
@@ -97,7 +99,7 @@ def launch_options(page: gr.Blocks) -> dict[str, Any]:
         "max_threads": 2 * settings.max_waiting + 25,
         "footer_links": [],
         "ssr_mode": False,
-        "mcp_server": find_spec("mcp") is not None,  # the two public functions as tools for agents
+        "mcp_server": find_spec("mcp") is not None,  # the three public functions as tools for agents
         "show_error": False,
         "state_session_capacity": settings.kept_sessions,
         "max_file_size": 1,  # the page sends no files, and app/guard.py closes gradio's upload route

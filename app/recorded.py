@@ -1,7 +1,8 @@
-"""What is shown before any model is in memory: recorded answers and recorded runs, from assets/."""
+"""What is shown before any model is in memory: recorded answers, runs and decodings, from assets/."""
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,42 @@ def recorded_runs(folder: Path = RUNS) -> list[RecordedRun]:
         except (ValueError, OSError) as error:
             log.warning("The recorded run %s is left out: %s", path.name, error)
     return sorted(runs, key=lambda run: run.name != "default")
+
+
+DECODINGS = Path(__file__).parents[1] / "assets" / "decode" / "recorded"
+DECODED = {  # in the order of the page's list
+    "eagle": "a one-layer draft, as far as it pays",
+    "tree": "the same draft, trees of eight tokens",
+    "ddd": "the same draft, trees that grow while they are likely",
+    "student": "the six-layer student, four tokens a round",
+    "sampled": "sampled at temperature 1: the coins fall",
+    "lookup": "no model at all: what the text said before",
+    "hispec": "two exits of the teacher, on three floors",
+    "plain": "no drafts: the baseline",
+}
+
+
+@dataclass(frozen=True)
+class RecordedDecoding:
+    """A decode record that ships with the page."""
+
+    name: str
+    record: speckd.DecodeRecord
+
+    @property
+    def label(self) -> str:
+        return DECODED.get(self.name, self.name)
+
+
+@cache
+def recorded_decodings(folder: Path = DECODINGS) -> tuple[RecordedDecoding, ...]:
+    """The shipped decodings, the page's first picture first. A file that can't be read is left out, and the log says
+    so."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(RecordedDecoding(path.stem, speckd.DecodeRecord.from_json(path)))
+        except (ValueError, OSError) as error:
+            log.warning("The recorded decoding %s is left out: %s", path.name, error)
+    order = list(DECODED)
+    return tuple(sorted(found, key=lambda one: order.index(one.name) if one.name in order else len(order)))

@@ -17,6 +17,7 @@ FILES = ("README.md", "LICENSE", "NOTICE", "app.py", "requirements.txt")
 FOLDERS = {  # folder -> the kinds of files that it gives
     "app": (".py", ".js", ".css", ".json", ".md"),
     "speckd": (".py", ".js", ".ts", ".css", ".html", ".typed"),
+    "assets/decode": (".json", ".csv"),
     "assets/pictures": (".png",),
     "assets/prompts": (".jsonl", ".md"),
     "assets/responses": (".jsonl", ".md"),

@@ -19,6 +19,7 @@ from tests.browser import FLAGS, MISSING, find_browser
 TABS = {  # what is opened, and what must be on screen before the picture is taken
     "inspect": ("#gate=topk&k=5&at=9", "#tab-inspect .sk-lanes .sk-plot[data-drawn]"),
     "distill": ("#tab=distill", "#tab-distill .sk-plot[data-drawn]"),
+    "decode": ("#tab=decode&recorded=sampled", "#tab-decode .sk-round"),
     "map": ("#tab=map", "#tab-map .sk-map-opened[data-of]"),
     "learn": ("#tab=learn&lesson=gate&step=3", "#tab-learn .sk-strip .sk-token"),
 }

@@ -234,6 +234,45 @@ RESPONSES: dict[str, str] = {
     "student": "the student, as it trains",
     "mixed": "half student, half file",
 }
+# What may propose and how far, as the page's lists have them: the text that speckd.decode reads -> what it is called.
+DRAFTS: dict[str, str] = {
+    "": "the fastest here",
+    "eagle": "one-layer draft (EAGLE)",
+    "student:vocab=8192": "student, head cut",
+    "student": "student",
+    "lookup": "prompt lookup",
+    "exit:layer=8": "exit after layer 8",
+    "hispec:draft=4:middle=8": "two exits (HiSpec)",
+    "none": "no draft",
+}
+POLICIES: dict[str, str] = {
+    "": "its usual",
+    "cost": "as far as it pays",
+    "fixed:g=1": "1 token",
+    "fixed:g=2": "2 tokens",
+    "fixed:g=4": "4 tokens",
+    "confidence:p=0.4": "while it is sure",
+    "path:p=0.1:most=6": "while the path is likely",
+    "tree:width=4:depth=3:nodes=8": "tree of 8 (EAGLE-2)",
+    "ddd:x=-0.9:width=4:n=6:steps=1+2+3:nodes=8": "growing tree (DDD)",
+}
+VERDICTS: dict[str, dict[str, str]] = {
+    "accepted": {"label": "accepted", "says": "the teacher takes it"},
+    "rejected": {"label": "rejected", "says": "the teacher turns it down: the draft ends here"},
+    "unseen": {"label": "not looked at", "says": "something before it failed, so nobody looked"},
+}
+# How the last token of a round came.
+LASTS: dict[str, dict[str, str]] = {
+    "teacher": {"label": "teacher’s own", "says": "The teacher’s first choice here: one comes with every pass."},
+    "bonus": {
+        "label": "bonus",
+        "says": "All drafts passed, and the same pass of the teacher gave one token more, drawn from p.",
+    },
+    "resampled": {
+        "label": "resampled",
+        "says": "After a rejection it is drawn from what is left of p above q: so the text has p’s distribution.",
+    },
+}
 KNOBS: dict[str, Any] = {
     "gate": "topk",
     "k": 5,
@@ -256,6 +295,10 @@ def table() -> dict[str, Any]:
         "rings": RINGS,
         "data": DATA,
         "responses": RESPONSES,
+        "drafts": DRAFTS,
+        "policies": POLICIES,
+        "verdicts": VERDICTS,
+        "lasts": LASTS,
         "study": {
             "figures": STUDY_FIGURES,
             "factors": STUDY_FACTORS,

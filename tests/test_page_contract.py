@@ -1,5 +1,6 @@
 """What Python and the page's scripts have agreed on: the table of words, the columns of types.d.ts, short functions."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from app import panels, requests
 from speckd import draws, html, words
+from speckd.decoding.record import RoundRecord
 from speckd.divergences import DIVERGENCES
 from speckd.runs import recording
 from speckd.trace import RANKS
@@ -41,6 +43,10 @@ def test_a_trace_has_the_columns_of_the_contract() -> None:
     assert fields("TraceConfig") <= set(trace["config"]) and fields("TopTokens") == set(trace["teacher_top"])
 
 
+def test_a_round_of_a_decoding_has_the_columns_of_the_contract() -> None:
+    assert {field.name for field in dataclasses.fields(RoundRecord)} == fields("RoundData")
+
+
 def test_forms_have_the_fields_of_the_contract() -> None:
     defaults = panels.table()["defaults"]
     assert set(defaults["question"]) == fields("QuestionForm") and set(defaults["run"]) == fields("RunForm")
@@ -53,7 +59,8 @@ def test_events_are_those_of_the_contract() -> None:
 
 
 def test_every_script_is_served_and_none_twice() -> None:
-    served = [*(f"speckd/html/{name}" for name in html.SCRIPTS), *(f"app/panels/{name}" for name in panels.SCRIPTS)]
+    own = (*html.SCRIPTS, *html.DECODING)
+    served = [*(f"speckd/html/{name}" for name in own), *(f"app/panels/{name}" for name in panels.SCRIPTS)]
     assert sorted(served) == sorted(path.relative_to(ROOT).as_posix() for path in SCRIPTS)
 
 

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from app.lessons import final
+from app.lessons.decode_facts import decoding_facts
 from app.lessons.facts import trace_facts
 from app.lessons.filling import fill, scene_of
 from app.lessons.glossary import glossary, glossary_for_page, term_for
@@ -17,7 +18,8 @@ from app.lessons.reading import DEFAULT_KNOBS, IDS, LANES, MAIN_TRACE, POINTS, L
 from app.lessons.run_facts import run_facts
 
 __all__ = [
-    "DEFAULT_KNOBS", "ENGLISH", "IDS", "LANES", "MAIN_TRACE", "POINTS", "Lesson", "Step", "best", "codes", "fill",
+    "DEFAULT_KNOBS", "ENGLISH", "IDS", "LANES", "MAIN_TRACE", "POINTS", "Lesson", "Step", "best", "codes",
+    "decoding_facts", "fill",
     "final", "glossary", "glossary_for_page", "lessons", "overview", "read_language", "read_lesson", "run_facts",
     "scene_of", "shown_material", "term_for", "to_json", "trace_facts",
 ]  # fmt: skip
@@ -39,11 +41,12 @@ def overview(language: Language = ENGLISH) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def shown_material() -> tuple[set[str], set[str]]:
-    """The names of all traces and of all runs that any step shows."""
+def shown_material() -> tuple[set[str], set[str], set[str]]:
+    """The names of all traces, of all runs and of all decodings that any step shows."""
     states = [step.state for lesson in lessons() for step in lesson.steps]
     traces = {state["trace"] for state in states if "trace" in state} | set(final.TRACES) | {"hot", "cool"}
-    return traces, {state["run"] for state in states if "run" in state} | set(final.RUNS)
+    runs = {state["run"] for state in states if "run" in state} | set(final.RUNS)
+    return traces, runs, {state["decoding"] for state in states if "decoding" in state}
 
 
 def to_json(data: Any) -> str:

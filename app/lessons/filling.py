@@ -3,8 +3,9 @@
 import logging
 from typing import Any
 
-from app.lessons import exercises, hands, run_fields, speed_fields, study_fields, trace_fields
+from app.lessons import decode_fields, exercises, hands, run_fields, speed_fields, study_fields, trace_fields
 from app.lessons.claims import holds
+from app.lessons.decode_facts import decoding_facts
 from app.lessons.facts import TraceFacts, trace_facts
 from app.lessons.glossary import term_for
 from app.lessons.languages import ENGLISH, Language
@@ -15,7 +16,8 @@ from app.lessons.text import walk
 from app.lessons.values import Unmet
 
 log = logging.getLogger(__name__)
-FIELDS_OF = (trace_fields, speed_fields, run_fields, study_fields)  # importing them is what makes their fields known
+# Importing them is what makes their fields known.
+FIELDS_OF = (trace_fields, speed_fields, run_fields, study_fields, decode_fields)
 
 
 def scene_of(step: Step, own: TraceFacts | None = None, language: Language = ENGLISH) -> Scene:
@@ -26,6 +28,8 @@ def scene_of(step: Step, own: TraceFacts | None = None, language: Language = ENG
         return Scene(trace=facts, settings=step.state, language=language)
     if "study" in step.state:
         return Scene(settings=step.state, language=language)
+    if "decoding" in step.state:
+        return Scene(decoding=decoding_facts(step.state["decoding"]), settings=step.state, language=language)
     return Scene(run=run_facts(step.state["run"]), settings=step.state, language=language)
 
 
@@ -93,6 +97,9 @@ def state_for_page(state: dict[str, Any], scene: Scene | None) -> dict[str, Any]
         shown["study"] = {name: state[name] for name in MAP_KEYS}
     elif scene is not None and scene.trace is not None:
         shown |= {"trace": state["trace"], "pin": scene.place()}
+    elif scene is not None and scene.decoding is not None:
+        number, node = scene.decoding.pin(state.get("pin", "longest"))
+        shown |= {"decoding": state["decoding"], "pin": {"round": number, "node": node}}
     elif scene is not None and scene.run is not None:
         step_at = {"first": 0, "last": scene.run.steps}.get(str(state.get("step", "last")))
         shown |= {"run": state["run"], "racer": state.get("racer", 0),

@@ -11,10 +11,10 @@ from app.lessons.text import Tree, read_blocks, read_inline, read_settings, walk
 MAIN_TRACE = "healed"  # the one that a visitor's own sentence takes the place of
 IDS = (
     "two-minds", "imitate", "propose-verify", "gate", "weights", "divergences", "curriculum", "when-not", "measure",
-    "speed",
+    "speed", "drafts",
 )  # fmt: skip
 DEFAULT_KNOBS = {"gate": "topk", "k": 5, "beta": 0.01, "divergence": "forward_kl"}
-VIEWS = ("strip", "verdict", "lanes", "compare", "race", "probe", "map")
+VIEWS = ("strip", "verdict", "lanes", "compare", "race", "probe", "map", "clock", "round", "rounds", "token", "figures")
 MAP_KEYS = ("figure", "rows", "columns", "control")  # what a map of the study shows
 PARTS = ("lists", "reason", "sum", "facts", "chances")
 CHARTS = ("loss", "divergence", "tar")
@@ -22,11 +22,12 @@ LANES = ("rank", "acceptance", "teacher_entropy", "student_entropy", "divergence
 # Names of what a step may point at; the page knows where each is (app/panels/learner.js).
 POINTS = (
     "gate", "k", "tar", "beta", "divergence", "loss", "strip", "token", "lists", "reason", "sum", "facts", "chances",
-    "lanes", "selectors", "agreement", "race", "probe", "play", "own", "map",
+    "lanes", "selectors", "agreement", "race", "probe", "play", "own", "map", "clock", "round", "rounds",
+    "card", "figures",
 )  # fmt: skip
 STATE_KEYS = {
     "trace", "run", "gate", "k", "beta", "divergence", "pin", "view", "parts", "point", "controls", "plain", "step",
-    "racer", "charts", "lanes", "draft", "cost", "study", *MAP_KEYS,
+    "racer", "charts", "lanes", "draft", "cost", "study", "decoding", *MAP_KEYS,
 }  # fmt: skip
 
 
@@ -166,8 +167,8 @@ def _read_state(settings: dict[str, str], title: str) -> dict[str, Any]:
                 raise ValueError(f"the state of {title!r} names the {name} {one!r}: choose of {', '.join(known)}")
     state["plain"] = state.get("plain") == "yes"
     state["controls"] = state.get("controls", "all")
-    if sum(name in state for name in ("trace", "run", "study")) != 1:
-        raise ValueError(f"the state of {title!r} names a trace, a run or the study, one of them")
+    if sum(name in state for name in ("trace", "run", "study", "decoding")) != 1:
+        raise ValueError(f"the state of {title!r} names a trace, a run, the study or a decoding, one of them")
     if "study" in state:
         usual = {"figure": "acceptance", "rows": "gate", "columns": "part", "control": "none"}
         state |= {name: state.get(name, usual[name]) for name in MAP_KEYS}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from app.lessons.decode_facts import DecodingFacts
 from app.lessons.facts import TraceFacts
 from app.lessons.languages import ENGLISH, Language
 from app.lessons.roles import Row
@@ -19,10 +20,11 @@ KNOBS = ("gate", "k", "beta", "divergence")
 
 @dataclass(frozen=True)
 class Scene:
-    """What a step shows: its trace or run, its knobs and other settings by name, and the language it is told in."""
+    """What a step shows: its trace, run or decoding, its knobs and settings by name, and the language."""
 
     trace: TraceFacts | None = None
     run: RunFacts | None = None
+    decoding: DecodingFacts | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     language: Language = ENGLISH
 
@@ -44,6 +46,12 @@ class Scene:
         if self.run is None:
             raise ValueError("this step shows no run")
         return self.run
+
+    @property
+    def decoded(self) -> DecodingFacts:
+        if self.decoding is None:
+            raise ValueError("this step shows no decoding")
+        return self.decoding
 
     def place(self, at: Any = None) -> int:
         """The token (from 0) of a role, or of a number of the text (from 1); the step's pin without one.

@@ -23,12 +23,13 @@ from speckd import words
 
 HERE = Path(__file__).parent
 PARTS = (
-    "hands", "address", "students", "menu", "run", "form", "player", "plot", "lanes-figure", "lanes",
+    "hands", "address", "students", "menu", "run", "form", "plot", "lanes-figure", "lanes",
     "opening", "png", "card", "race-card", "recording", "race", "heatmap", "probe",
 )  # fmt: skip
 PAGES = {
     "inspector": ("settings", "keep", "trail", "page"),
     "distiller": ("controls", "bet", "saying", "side", "answers", "keep", "live", "page"),
+    "decoder": ("settings", "keep", "papers", "page"),
     "mapper": ("words", "cells", "grid", "chart", "opened", "pictures", "keep", "page"),
     "learner": ("progress", "text", "exercise", "stage", "own", "list", "page"),
 }
@@ -37,7 +38,7 @@ SCRIPTS = (
     *(f"pages/{page}/{name}.js" for page, names in PAGES.items() for name in names),
     "mount.js",
 )
-STYLES = ("panels.css", "distill.css", "map.css", "learn.css")
+STYLES = ("panels.css", "distill.css", "decoder.css", "map.css", "learn.css")
 
 
 def table() -> dict[str, Any]:
@@ -61,13 +62,14 @@ def table() -> dict[str, Any]:
 def script() -> str:
     """Every part's JavaScript in one text."""
     parts = ((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    return "".join([browser_parts.script(table()), *map(browser_parts.wrapped, parts)])
+    names = (*browser_parts.SCRIPTS, *browser_parts.DECODING)
+    return "".join([browser_parts.script(table(), names), *map(browser_parts.wrapped, parts)])
 
 
 @cache
 def style() -> str:
     """Every part's style in one text, for launch(css=...)."""
-    parts = [browser_parts.source(browser_parts.STYLE)]
+    parts = [browser_parts.source(name) for name in (browser_parts.STYLE, browser_parts.DECODING_STYLE)]
     return "".join([*parts, *((HERE / name).read_text(encoding="utf-8") for name in STYLES)])
 
 
@@ -208,6 +210,17 @@ class Distiller(Panel):
 
         charts = {chart.key: figures.race(chart.key).to_json() for chart in figures.CHARTS}
         super().__init__(value, options={"charts": charts, **(options or {})}, **kwargs)
+
+
+class Decoder(Panel):
+    """The whole Decode page: one text, round by round, live or recorded (app/tabs/decode.py).
+
+    ``value`` at first: {"result": a recorded one}; then the updates of a live run. Triggers ``run`` with
+    {"run": id, "request": {...}}. The server functions stop, status, recorded, export, open_record and papers.
+    """
+
+    part = "decoder"
+    triggers = ("run",)
 
 
 class Mapper(Panel):

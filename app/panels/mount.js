@@ -37,6 +37,7 @@ const parts = {
   },
   inspector: (root, options) => SpecKD.createInspector(root, options),
   distiller: (root, options) => SpecKD.createDistiller(root, options),
+  decoder: (root, options) => SpecKD.createDecoder(root, options),
   mapper: (root, options) => SpecKD.createMapper(root, options),
   learner: (root, options) => SpecKD.createLearner(root, options),
 };

@@ -15,6 +15,7 @@ from app.requests import Question
 from app.sessions import LONGEST_ID, Shelf, Stops
 from app.settings import Settings
 from app.study import study
+from app.tabs.decode import as_result as record_result
 from app.tabs.inspect import as_result
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,12 @@ class Library:
         return self._once(key, lambda: {"lesson": lessons.to_json(lessons.fill(lesson, None, language))})
 
     def material(self, asked: Any) -> dict[str, Any]:
-        """What a step shows: a trace with its figure, a run's events, or the map's cells against a control, as JSON
-        texts; or {"error": a sentence}."""
-        trace, run, control = _entry(asked, "trace"), _entry(asked, "run"), _entry(asked, "study")
-        shown, played = lessons.shown_material()
+        """What a step shows: a trace with its figure, a run's events, a decoding with its facts, or the map's cells
+        against a control, as JSON texts; or {"error": a sentence}."""
+        entries = (_entry(asked, kind) for kind in ("trace", "run", "decoding"))
+        trace, run, decoding = (entry if isinstance(entry, str) else None for entry in entries)
+        control = _entry(asked, "study")
+        shown, played, decoded = lessons.shown_material()
         try:
             if control is not None:
                 return {"map": study().map(control)}
@@ -63,6 +66,9 @@ class Library:
                 return self._once(f"trace/{trace}", lambda: as_result(lessons.trace_facts(trace).trace, "", True))
             if run and run in played:
                 return self._once(f"run/{run}", lambda: {"events": lessons.to_json(lessons.run_facts(run).events)})
+            if decoding and decoding in decoded:
+                make = lambda: record_result(lessons.decoding_facts(decoding).record, "", True)  # noqa: E731
+                return self._once(f"decoding/{decoding}", make)
         except (OSError, ValueError) as error:
             log.warning("Something that a lesson shows can't be read: %s", error)
             return {"error": "The recording of this step is not here. The words do not need it."}

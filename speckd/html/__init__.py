@@ -7,7 +7,7 @@ Text reaches the page as data inside a JSON script block, never as markup.
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,13 @@ SCRIPTS = (
     "words.js", "format.js", "text.js", "dom.js", "gate.js", "picture.js", "strip.js", "lists.js", "arithmetic.js",
     "verdict.js", "controls.js", "compare.js", "alone.js",
 )  # fmt: skip
+DECODING = (
+    "player.js", "decode_data.js", "decode_clock.js", "decode_stage.js", "decode_rows.js", "decode_card.js",
+    "decode_facts.js", "decode_alone.js",
+)  # fmt: skip
+BASE = ("words.js", "format.js", "text.js", "dom.js", "lists.js", "verdict.js")  # what a decoding's page needs of them
 STYLE = "view.css"
+DECODING_STYLE = "decode.css"
 N_DRAWS = 16  # draws a token that the verdict shows
 
 
@@ -32,10 +38,10 @@ def wrapped(text: str) -> str:
     return f'(() => {{ "use strict";\n{text}}})();\n'
 
 
-def script(table: Mapping[str, Any] | None = None) -> str:
+def script(table: Mapping[str, Any] | None = None, names: Sequence[str] = SCRIPTS) -> str:
     """The parts in one text, after the table of words and defaults that they read (``words.table()`` when None)."""
     data = as_script_data(words.table() if table is None else table)
-    return "".join([f"globalThis.speckdWords = {data};\n", *(wrapped(source(name)) for name in SCRIPTS)])
+    return "".join([f"globalThis.speckdWords = {data};\n", *(wrapped(source(name)) for name in names)])
 
 
 def as_script_data(value: Any) -> str:
@@ -59,37 +65,65 @@ def to_html(
     """
     data = trace if isinstance(trace, Mapping) else trace.to_dict(n_draws=N_DRAWS)
     options = {"knobs": dict(knobs or {}), "pin": pin}
-    scripts = script().replace("</script", "<\\/script")
+    call = 'SpecKD.showAlone(document.getElementById("page"), SpecKD.readTrace(read("data")), read("options"))'
+    page = _page(_title(data["prompt"]), source(STYLE), {"data": data, "options": options}, script(), call)
+    if path is not None:
+        Path(path).write_text(page, encoding="utf-8")
+    return page
+
+
+def decoding_to_html(record: Mapping[str, Any], facts: Mapping[str, Any], path: str | Path | None = None) -> str:
+    """One self-contained page of a decoding: its clock, its rounds, every token's lists, step, play and scrub.
+
+    Args:
+        record: the dictionary that DecodeRecord.to_dict returns.
+        facts: what speckd.decoding.facts makes of it.
+        path: where to write the page as well; nowhere when None.
+    Returns:
+        The page as text, UTF-8, about 0.15 MB plus 2 kB a round.
+    """
+    data = {name: value for name, value in record.items() if name not in ("continuations", "prompt_ids")}
+    call = 'SpecKD.showDecodingAlone(document.getElementById("page"), SpecKD.readDecoding(read("data"), read("facts")))'
+    style = source(STYLE) + source(DECODING_STYLE)
+    parts = {"data": data, "facts": facts}
+    page = _page(_title(str(data["config"]["prompt"])), style, parts, script(names=(*BASE, *DECODING)), call)
+    if path is not None:
+        Path(path).write_text(page, encoding="utf-8")
+    return page
+
+
+def _page(title: str, style: str, parts: Mapping[str, Any], scripts: str, call: str) -> str:
+    """A page that needs nothing else: data in JSON blocks, and a call that draws them."""
+    scripts = scripts.replace("</script", "<\\/script")
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    blocks = "\n".join(
+        f'<script type="application/json" id="{name}">{as_script_data(value)}</script>' for name, value in parts.items()
+    )
     page = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{html.escape(_title(data["prompt"]))}</title>
+<title>{html.escape(title)}</title>
 <style>
-{source(STYLE)}
+{style}
 </style>
 </head>
 <body class="sk sk-alone">
 <div id="page"></div>
-<script type="application/json" id="trace">{as_script_data(data)}</script>
-<script type="application/json" id="options">{as_script_data(options)}</script>
+{blocks}
 <script>
 {scripts}
 </script>
 <script>
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
-window.picture = SpecKD.showAlone(document.getElementById("page"), SpecKD.readTrace(read("trace")), read("options"));
+window.picture = {call};
 </script>
 </body>
 </html>
 """
-    page = page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a prompt is no UTF-8
-    if path is not None:
-        Path(path).write_text(page, encoding="utf-8")
-    return page
+    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a prompt is no UTF-8
 
 
 def framed(page: str, height: int = 640) -> str:

@@ -17,3 +17,11 @@ function fill(node, attributes, children) {
   for (const child of children) if (child !== null && child !== undefined) node.append(child);
   return node;
 }
+
+/* A line of 16 by 16 pixels that says what a button does; the button has the words. */
+SpecKD.icon = (path) =>
+  SpecKD.svg(
+    "svg",
+    { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true", class: "sk-icon" },
+    SpecKD.svg("path", { d: path }),
+  );

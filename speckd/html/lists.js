@@ -78,6 +78,9 @@ function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label
   );
 }
 
+/* A place in the other list, where it is known. */
+const placed = (rank) => (rank === null ? "" : `, ${ordinal(rank)}`);
+
 function listOf(who, { trace, t, shape, live, widest, short }) {
   const top = who === "student" ? trace.student_top : trace.teacher_top;
   const otherOne = who === "student" ? "teacher" : "student";
@@ -91,7 +94,7 @@ function listOf(who, { trace, t, shape, live, widest, short }) {
       id,
       p,
       at,
-      other: `${otherOne}: ${percent(top.other_prob[t][at])}, ${ordinal(top.other_rank[t][at])}`,
+      other: `${otherOne}: ${percent(top.other_prob[t][at])}${placed(top.other_rank[t][at])}`,
       strong: id === trace.proposal_ids[t],
       live,
       bar: Math.max(1.5, (p / widest) * (shape.left - SIDE)),
@@ -113,7 +116,7 @@ function linksOf(trace, t, { left, right, y }) {
 
 /* The proposal below the teacher's list, with its rank written. */
 function offTheList(trace, t, { left, right, width, y, offRow }, short) {
-  const rank = ordinal(trace.topk_threshold[t]);
+  const rank = trace.beyond ? `>${trace.beyond}` : ordinal(trace.topk_threshold[t]);
   const base = y(offRow) + 4.5;
   const wide = 7.4 * rank.length; // of the rank's digits, about
   const text = short(SpecKD.tokenText(trace, trace.proposal_ids[t]), left - 62 - wide);
@@ -125,21 +128,26 @@ function offTheList(trace, t, { left, right, width, y, offRow }, short) {
   ];
 }
 
-/* Everything of token t; what moves with the gate is given back by name. */
-SpecKD.drawLists = function (trace, t, { width, live, short }) {
-  const n = trace.student_top.ids[t].length;
+/* Everything of token t; what moves with the gate is given back by name. A trace of a decoding's round has shorter
+   lists, `beyond` where the proposal is off the teacher's, and a proposal that was drawn, so not always the first. */
+SpecKD.drawLists = function (trace, t, { width, live, short, heads = ["student proposes", "teacher would say"] }) {
+  const n = Math.max(trace.student_top.ids[t].length, trace.teacher_top.ids[t].length);
   const shape = shapeOf(width, n);
   const { left, right, y } = shape;
   const rank = trace.topk_threshold[t];
+  const begin = trace.student_top.ids[t].indexOf(trace.proposal_ids[t]);
   const onList = rank <= n;
   const end = onList ? rank - 1 : shape.offRow;
-  const widest = Math.max(trace.student_top.prob[t][0], trace.teacher_top.prob[t][0], 1e-9);
+  const widest = Math.max(trace.student_top.prob[t][0] || 0, trace.teacher_top.prob[t][0], 1e-9);
   const given = { trace, t, shape, live, widest, short };
   const rows = [...listOf("student", given), ...listOf("teacher", given)];
   const head = (who, x, anchor, text) =>
     svg("text", { class: `sk-head sk-${who}-text`, x, y: 14, "text-anchor": anchor, text });
   const zone = svg("rect", { class: "sk-zone", x: right, y: TOP, width: left, height: n * shape.row });
-  const strong = svg("path", { class: "sk-strong", d: curve(left + 3, y(0), right - 3, y(end)) });
+  const strong = svg("path", {
+    class: "sk-strong",
+    d: curve(left + 3, y(begin < 0 ? shape.offRow : begin), right - 3, y(end)),
+  });
   const badge = svg(
     "g",
     { class: "sk-badge", transform: `translate(${right - 14}, ${y(end)})` },
@@ -154,8 +162,8 @@ SpecKD.drawLists = function (trace, t, { width, live, short }) {
     svg("text", { x: right - 34, y: 4, "text-anchor": "end" }),
   );
   const nodes = [
-    head("student", left - 4, "end", "student proposes"),
-    head("teacher", right + 4, null, "teacher would say"),
+    head("student", left - 4, "end", heads[0]),
+    head("teacher", right + 4, null, heads[1]),
     zone,
     linksOf(trace, t, shape),
     ...rows,

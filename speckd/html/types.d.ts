@@ -54,6 +54,11 @@ interface Words {
   rings: string;
   data: Record<string, string>;
   responses: Record<string, string>;
+  /** What may propose and how far: the text that speckd.decode reads, and what it is called. */
+  drafts: Record<string, string>;
+  policies: Record<string, string>;
+  verdicts: Record<string, { label: string; says: string }>;
+  lasts: Record<string, { label: string; says: string }>;
   study: {
     figures: Record<string, Figure & { better: "higher" | "lower"; says: string }>;
     factors: Record<string, { label: string; values?: Record<string, string> }>;
@@ -229,6 +234,42 @@ interface Compare extends Part {
   repaint(): void;
   element: HTMLElement;
   destroy(): void;
+}
+
+/* --- one decoding ------------------------------------------------------------------------------------------- */
+
+/** A round as DecodeRecord.to_dict has it; `strings` comes with a live one. */
+interface RoundData {
+  start: number;
+  output: number[];
+  kind: "teacher" | "bonus" | "resampled";
+  tokens: number[];
+  parents: number[];
+  draft_probs: number[];
+  teacher_probs: number[];
+  acceptance: number[];
+  coins: (number | null)[];
+  verdicts: ("accepted" | "rejected" | "unseen")[];
+  near_tie: boolean;
+  steps: number;
+  checks: [number, number][];
+  leftover: [number, number][];
+  teacher_top: [number, number, number | null][][];
+  draft_top: [number, number, number | null][][];
+  floors: { drafted: number[]; accepted: number; middle: number }[];
+  draft_seconds: number;
+  verify_seconds: number;
+}
+/** A drafted token of a round. */
+interface DraftNode {
+  token: number;
+  parent: number;
+  depth: number;
+  q: number;
+  p: number;
+  acceptance: number;
+  coin: number | null;
+  verdict: "accepted" | "rejected" | "unseen";
 }
 
 /* --- a training run ----------------------------------------------------------------------------------------- */
@@ -592,6 +633,8 @@ interface SpecKDParts {
     onHalt?(): void;
     ready?(): Promise<unknown>;
     still?(): boolean;
+    /** The words for a step; "step 3 of 24" by default. */
+    say?(moment: number, last: number): string;
   }): Player;
   icon(path: string): SVGElement;
   lesson(id: string, about: string): HTMLAnchorElement;

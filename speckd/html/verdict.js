@@ -3,6 +3,19 @@
 
 const { el, svg, ordinal, shown } = SpecKD;
 
+/* Text cut to the room there is. Two tokens that differ by a leading space alone would look the same: then the space is
+   shown. */
+SpecKD.shortened = function (ruler, host, text, room, twins, size = 13) {
+  const bare = shown(text);
+  const full = twins.has(bare) && text.startsWith(" ") && text.trim() ? "␣" + bare : bare;
+  ruler.font = `700 ${size}px ${getComputedStyle(host).fontFamily}`;
+  const fits = (some) => ruler.measureText(some).width <= room;
+  if (full.length < 5 || fits(full)) return full;
+  const characters = Array.from(full.slice(0, 80)); // never half a surrogate pair
+  while (characters.length > 2 && !fits(characters.join("") + "…")) characters.pop();
+  return characters.join("") + "…";
+};
+
 class VerdictCard {
   /** @param {HTMLElement} root @param {Parameters<SpecKDParts["createVerdict"]>[1]} options */
   constructor(root, { onAlternative = null } = {}) {
@@ -51,17 +64,8 @@ class VerdictCard {
     else this.draw();
   }
 
-  /* Text cut to the room there is. Two tokens that differ by a leading space alone would look the same: then the space
-     is shown. */
   short(text, room, twins = new Set()) {
-    const bare = shown(text);
-    const full = twins.has(bare) && text.startsWith(" ") && text.trim() ? "␣" + bare : bare;
-    this.ruler.font = `700 ${this.roomy ? 15 : 13}px ${getComputedStyle(this.element).fontFamily}`;
-    const fits = (some) => this.ruler.measureText(some).width <= room;
-    if (full.length < 5 || fits(full)) return full;
-    const characters = Array.from(full.slice(0, 80)); // never half a surrogate pair
-    while (characters.length > 2 && !fits(characters.join("") + "…")) characters.pop();
-    return characters.join("") + "…";
+    return SpecKD.shortened(this.ruler, this.element, text, room, twins, this.roomy ? 15 : 13);
   }
 
   draw() {

@@ -16,7 +16,8 @@ ASSETS = Path(__file__).parents[2] / "assets"
 SHIPPED = ("healed", "young", "written-by-the-student", "surely-wrong", "cool", "hot")
 SHARES = {
     "tar", "share", "divergence_share", "kept_share", "passes", "fails", "proposal_passes", "proposal_fails",
-    "acceptance", "greedy", "p", "q", "outside", "room",
+    "acceptance", "greedy", "p", "q", "outside", "room", "draft_q", "draft_p", "draft_passes", "draft_coin", "taken",
+    "pays_from",
 }  # fmt: skip
 
 
@@ -182,6 +183,8 @@ def material(state: dict[str, Any]) -> "Raw":
     """What a step shows; of a step that shows the study, nothing but its table."""
     if "study" in state:
         return Raw({"tokens": [], "events": []})
+    if "decoding" in state:
+        return file("decode/recorded", state["decoding"])
     return file("traces", state["trace"]) if "trace" in state else file("runs", state["run"])
 
 
@@ -191,6 +194,8 @@ def field(raw: Raw, spec: str, knobs: dict[str, Any], pin: str) -> float | None:
     args: dict[str, str] = dict(part.split("=", 1) for part in rest)
     if name.startswith("study_") or name == "masked":
         return raw_study.field(name, args)
+    if "rounds" in raw.data:
+        return _of_a_decoding(file("decode/recorded", args["of"]).data if "of" in args else raw.data, name, args)
     knobs = {**knobs, **{key: args.pop(key) for key in list(args) if key in knobs}}
     knobs["k"], knobs["beta"] = int(knobs["k"]), float(knobs["beta"])
     if "recorded" in args:
@@ -307,6 +312,58 @@ def _of_a_run(raw: Raw, name: str, args: dict[str, str], knobs: dict[str, Any]) 
         return at(args["until"]) - at(args["since"])
     value = at(args.get("step", "last"))
     return {"run": value, "room": 1 - value, "part": float(args.get("of", 0)) * value if name == "part" else 0.0}[name]
+
+
+def _of_a_decoding(d: dict[str, Any], name: str, args: dict[str, str]) -> float:
+    if name.startswith("draft_"):  # of the rejected token that the draft was surest of
+        failed = [(step["draft_probs"][i], -n, i) for n, step in enumerate(d["rounds"])
+                  for i, verdict in enumerate(step["verdicts"]) if verdict == "rejected"]  # fmt: skip
+        q, n, i = max(failed)
+        step = d["rounds"][-n]
+        p = step["teacher_probs"][i]
+        return {"draft_q": q, "draft_p": p, "draft_passes": min(1.0, p / q), "draft_coin": step["coins"][i]}[name]
+    n_tokens = len(d["output_ids"])
+    if name == "per_pass":
+        return n_tokens / len(d["rounds"])
+    if name == "faster":
+        return d["plain_seconds"] / d["seconds"]
+    if name == "taken":  # of a chain: what passed, and the one that did not
+        passed = [step["verdicts"].count("accepted") for step in d["rounds"]]
+        return sum(passed) / (sum(passed) + sum("rejected" in step["verdicts"] for step in d["rounds"]))
+    rows, prices, c = d["costs"]["rows"], d["costs"]["verify"], d["costs"]["draft"]
+
+    def v(n: int) -> float:
+        below = max(i for i, row in enumerate(rows) if row <= n)
+        if rows[below] == n:
+            return prices[below]
+        part = (n - rows[below]) / (rows[below + 1] - rows[below])
+        return (1 - part) * prices[below] + part * prices[below + 1]
+
+    if name == "pass_cost":
+        return v(int(args["rows"]))
+    if name == "pays_from":  # (1 + a) tokens for the price of two rows and a step of the draft
+        return v(2) + c - 1
+    place, thrown, price = 0, 0, 0.0
+    kind, _, knob = args["policy"].partition(":")
+    limit = float(knob.partition("=")[2])
+    while place < n_tokens:
+        said, room = d["continuations"][place], n_tokens - place - 1
+        if n_tokens < d["config"]["max_new_tokens"]:
+            room = 99
+        n = steps = 0
+        most = min(room, int(limit) if kind == "fixed" else 8)
+        while n < min(most, len(said)):
+            steps += 1
+            if kind == "confidence" and said[n][2] < limit:
+                break
+            n += 1
+        passed = 0
+        while passed < n and place + passed < n_tokens - 1 and said[passed][0] == d["output_ids"][place + passed]:
+            passed += 1
+        thrown += n - passed
+        price += v(n + 1) + c * steps
+        place += passed + 1
+    return thrown if name == "replay_thrown" else n_tokens / price
 
 
 # --- a claim, by loops ------------------------------------------------------------------------------------------------

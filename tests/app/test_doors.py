@@ -22,6 +22,7 @@ def server() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speckd, "load_pair", stand_in.load_pair)
         patch.setattr(speckd, "inspect", stand_in.inspect)
+        patch.setattr(speckd, "decode", stand_in.decode)
         patch.setattr(app.main, "Trainings", stand_in.NoTrainings)
         page = app.main.build(Settings(max_request_bytes=200_000), load_models=False)
         options = app.main.launch_options(page)
@@ -44,7 +45,7 @@ def test_gradio_client_calls_the_public_functions_by_name(server: str) -> None:
     from gradio_client import Client
 
     client = Client(server, verbose=False)
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/inspect", "/distill"}
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/inspect", "/distill", "/decode"}
     answer = client.predict(prompt="What do bees eat?", k=3, api_name="/inspect")
     assert set(answer) >= KEYS and answer["gate"]["k"] == 3
     assert speckd.Trace.from_dict(answer).prompt == "What do bees eat?"
@@ -56,6 +57,8 @@ def test_values_by_name_are_answered_as_a_list_of_values_is(server: str) -> None
     assert answer["gate"]["name"] == "speck" and answer["gate"]["k"] == 7
     status, (last,) = v2(server, "distill", {"steps": 3})
     assert status == 200 and last["state"] == "done"
+    status, (record,) = v2(server, "decode", {"prompt": "Why?", "draft": "eagle", "policy": "fixed:g=2"})
+    assert status == 200 and speckd.DecodeRecord.from_dict(record).prompt == "Why?"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_every_argument_is_described(server: str) -> None:
     told = httpx.get(f"{server}/gradio_api/openapi.json").json()
     assert "/gradio_api/call/v2/inspect" in told["paths"] and "/gradio_api/call/v2/distill" in told["paths"]
     info = httpx.get(f"{server}/gradio_api/info").json()["named_endpoints"]
-    assert set(info) == {"/inspect", "/distill"}
+    assert set(info) == {"/inspect", "/distill", "/decode"}
     for endpoint in info.values():
         assert len(endpoint["description"].split()) > 8
         for parameter in endpoint["parameters"]:
@@ -118,12 +121,13 @@ def speak(server: str, talk: Any) -> Any:
 
 
 @with_mcp
-def test_an_agent_finds_two_tools_with_their_descriptions(server: str) -> None:
+def test_an_agent_finds_the_tools_with_their_descriptions(server: str) -> None:
     async def talk(session: Any) -> Any:
         return await session.list_tools()
 
     tools = {tool.name: tool for tool in speak(server, talk).tools}
-    assert set(tools) == {"inspect", "distill"}
+    assert set(tools) == {"inspect", "distill", "decode"}
+    assert "lossless" in json.dumps(tools["decode"].inputSchema["properties"]["lenience"])
     asked = tools["inspect"].inputSchema["properties"]
     assert "temperature" in asked and "softmax" in json.dumps(asked["temperature"])
     assert "request" not in tools["distill"].inputSchema["properties"]
@@ -138,6 +142,18 @@ def test_an_agent_inspects_a_text(server: str) -> None:
     assert not answer.isError
     told = json.dumps([content.model_dump(mode="json") for content in answer.content])
     assert "topk_threshold" in told and "bees" in told
+
+
+@with_mcp
+def test_an_agent_decodes_a_text_and_hears_what_is_wrong_in_a_sentence(server: str) -> None:
+    async def talk(session: Any) -> Any:
+        asked = [{"prompt": "What do bees eat?"}, {"prompt": "Why?", "draft": "exit:layer=0"}]
+        return [await session.call_tool("decode", arguments) for arguments in asked]
+
+    good, bad = speak(server, talk)
+    told = [json.dumps([one.model_dump(mode="json") for one in answer.content]) for answer in (good, bad)]
+    assert not good.isError and "speckd.decode" in told[0] and "bees" in told[0]
+    assert bad.isError and "layer is 0" in told[1]
 
 
 @with_mcp

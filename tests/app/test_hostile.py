@@ -27,6 +27,7 @@ MARK = "mark-8812"
 INSIDE = ("Traceback", 'File "', "site-packages", str(ROOT), "Error:", "object has no attribute", "NoneType")
 GOOD: dict[str, list[Any]] = {
     "inspect": ["Why?", "packaged", "healed", "teacher", "", False, 8, 1.0, 0, "topk", 5, 0.01, "forward_kl"],
+    "decode": ["Why?", "packaged", "healed", "eagle", "fixed:g=2", False, 8, 1.0, 0, 1.0],
     "distill": ["young", "topk:k=5:beta=0.01,none", "shipped", "", "file", 3, 4, 0.001, 8, 0, "packaged"],
 }
 
@@ -201,6 +202,7 @@ def test_hostile_calls_get_an_answer_or_a_sentence(server: Server, endpoint: str
     ("panel", "name"),
     [
         *(("inspector", name) for name in ("stop", "status", "recorded", "export", "open_trace")),
+        *(("decoder", name) for name in ("stop", "status", "recorded", "export", "open_record", "papers")),
         *(("distiller", name) for name in ("stop", "status", "recorded", "log", "keep")),
     ],
 )
@@ -222,11 +224,15 @@ def test_hostile_data_at_what_the_pages_script_calls(server: Server, panel: str,
     nothing_is_left(server)
 
 
-@pytest.mark.parametrize(("panel", "field"), [("inspector", "question"), ("distiller", "request")])
+@pytest.mark.parametrize(
+    ("panel", "field"), [("inspector", "question"), ("decoder", "request"), ("distiller", "request")]
+)
 def test_hostile_events_of_a_panel_end_in_a_sentence(server: Server, panel: str, field: str) -> None:
     caller = Caller(server)
     number = event(caller.client.get("/config").json(), panel)
-    fields = st.sampled_from(["prompt", "student", "teacher", "source", "gates", "text", "data", "steps", "prefix_ids"])
+    fields = st.sampled_from(
+        ["prompt", "student", "teacher", "source", "gates", "text", "data", "steps", "prefix_ids", "draft", "policy"]
+    )
     asked = st.one_of(NESTED, st.dictionaries(fields, NESTED, max_size=6))
 
     @settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))

@@ -15,6 +15,7 @@ from app.lessons.text import plain, walk
 
 OTHERS = [read_language(code) for code in codes() if code != "en"]
 PANELS = Path(lessons.__file__).parents[1] / "panels"
+HTML = Path(lessons.__file__).parents[2] / "speckd" / "html"
 
 
 def bones(tree: Any) -> Counter[str]:
@@ -103,7 +104,7 @@ def test_the_table_has_every_word_with_its_fields(language: Any) -> None:
 @pytest.mark.parametrize("language", OTHERS, ids=lambda one: one.code)
 def test_the_page_says_nothing_that_the_table_lacks(language: Any) -> None:
     said = set()
-    for file in PANELS.rglob("*.js"):
+    for file in [*PANELS.rglob("*.js"), *HTML.glob("*.js")]:
         for one in re.findall(r"""\btr\(\s*"((?:[^"\\]|\\.)*)\"""", file.read_text(encoding="utf-8")):
             said.add(json.loads(f'"{one}"'))
     assert said, "the scripts say their words through tr()"

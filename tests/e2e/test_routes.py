@@ -145,9 +145,9 @@ def test_a_request_too_large_is_refused_before_it_is_read(server: Server) -> Non
     assert told[0] == 413 and b"at most 16 MB" in told[1]
 
 
-def test_two_endpoints_are_named_and_the_others_cannot_be_called_by_name(server: Server) -> None:
+def test_three_endpoints_are_named_and_the_others_cannot_be_called_by_name(server: Server) -> None:
     named = httpx.get(server.url + "/gradio_api/info", timeout=30).json()["named_endpoints"]
-    assert set(named) == {"/inspect", "/distill"}
+    assert set(named) == {"/inspect", "/distill", "/decode"}
     config = httpx.get(server.url + "/config", timeout=30).json()
     private = [one for one in config["dependencies"] if one["api_visibility"] != "public"]
     assert private

@@ -191,4 +191,4 @@ def test_a_client_is_told_what_is_wrong(client: Any, arguments: dict[str, Any], 
 
 def test_only_inspect_and_distill_are_public(client: Any) -> None:
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert sorted(named) == ["/distill", "/inspect"]
+    assert sorted(named) == ["/decode", "/distill", "/inspect"]

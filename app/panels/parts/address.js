@@ -1,7 +1,7 @@
 /* The page's address and its tabs. Each tab keeps its own part of the #fragment; the address shows the open tab's. So a
    link leads to a tab and to what was set in it. Inspect came first: its addresses name no tab. */
 const FIRST = "inspect";
-const TABS = [FIRST, "distill", "map", "learn"];
+const TABS = [FIRST, "distill", "decode", "map", "learn"];
 const QUIET = 160; // milliseconds of rest before the address is written
 const kept = new Map(); // tab -> URLSearchParams as last written or asked for
 const listeners = new Map();

@@ -1,11 +1,4 @@
-/* Small things that several pages use: icons, a list of choices below its button, a link to a lesson, a file. */
-
-SpecKD.icon = (path) =>
-  SpecKD.svg(
-    "svg",
-    { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true", class: "sk-icon" },
-    SpecKD.svg("path", { d: path }),
-  );
+/* Small things that several pages use: a list of choices below its button, a link to a lesson, a file. */
 
 /* Escape or a click elsewhere closes it. */
 SpecKD.popup = function (button, kind) {

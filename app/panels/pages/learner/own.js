@@ -144,5 +144,11 @@ SpecKD.createLessonMaterial = function (server, own, { language, draw }) {
     study: (control) =>
       once(`study/${control}`, () => server.material({ study: control }), (one) => JSON.parse(one.map)),
     run: (name) => once(`run/${name}`, () => server.material({ run: name }), readRun(name)),
+    decoding: (name) =>
+      once(
+        `decoding/${name}`,
+        () => server.material({ decoding: name }),
+        ({ record, facts }) => SpecKD.readDecoding(record, facts),
+      ),
   };
 };

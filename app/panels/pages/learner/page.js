@@ -99,6 +99,7 @@ class LearnPage {
     const title = tr("Set the picture again to what the text speaks of");
     this.restoreButton = quietButton("sk-learn-restore", { title, text: tr("Restore") });
     const share = quietButton("sk-icon-button", { title: tr("Card to share"), "aria-label": tr("Card to share") });
+    this.share = share;
     share.append(icon("M8 10V2M5 5l3-3 3 3M3 9v4h10V9"));
     share.addEventListener("click", () => {
       this.stage.card(this.root).then((card) => SpecKD.download(card, "speckd-lesson.card.png"), () => {});
@@ -189,11 +190,18 @@ class LearnPage {
   }
 
   async setState(state, mine = this.ticket) {
+    this.share.hidden = Boolean(state.decoding); // a card is drawn of texts and runs
     if (state.trace) {
       const material = await this.material.trace(state.trace);
       if (mine !== this.ticket) return;
       this.stage.showTrace(material, state);
       this.own.button.hidden = false;
+    } else if (state.decoding) {
+      const decoding = await this.material.decoding(state.decoding);
+      if (mine !== this.ticket) return;
+      this.stage.showDecoding(decoding, state);
+      this.own.button.hidden = true;
+      this.own.show(false, false);
     } else if (state.run) {
       const run = await this.material.run(state.run);
       if (mine !== this.ticket) return;

@@ -27,7 +27,13 @@ const POINTS = {
   play: ".sk-learn-play",
   own: ".sk-learn-own-button",
   map: ".sk-learn-map .sk-map-scroll",
+  clock: ".sk-decode-clock",
+  round: ".sk-decode-stage",
+  rounds: ".sk-decode-rows",
+  card: ".sk-decode-card",
+  figures: ".sk-decode-facts-box",
 };
+const DECODED = { clock: "clock", round: "stage", rounds: "rows", token: "card", figures: "facts" }; // views -> places
 const SECTIONS = ["lists", "reason", "sum", "facts", "chances"]; // of the verdict
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const card = (kind) => el("div", { class: `sk-learn-card sk-learn-${kind}` });
@@ -77,7 +83,9 @@ class LessonStage {
     this.traceBox = el("div", { class: "sk-learn-trace", hidden: true });
     this.runBox = el("div", { class: "sk-learn-run", hidden: true });
     this.studyBox = el("div", { class: "sk-learn-run", hidden: true });
-    this.element = el("div", { class: "sk-learn-stage" }, this.traceBox, this.runBox, this.studyBox);
+    this.decodingBox = el("div", { class: "sk-learn-decoding", hidden: true });
+    this.element = el("div", { class: "sk-learn-stage" }, this.traceBox, this.runBox, this.studyBox, this.decodingBox);
+    this.decoded = null; // the parts of a decoding, once a step has wanted them
     /** @type {Controls | null} */
     this.controls = null;
     /** @type {Compare | null} */
@@ -92,7 +100,7 @@ class LessonStage {
     return { onPin: (t) => this.picture.pin(t), onHover: (t) => this.picture.hover(t) };
   }
   clear() {
-    this.traceBox.hidden = this.runBox.hidden = this.studyBox.hidden = true;
+    for (const box of [this.traceBox, this.runBox, this.studyBox, this.decodingBox]) box.hidden = true;
   }
 
   /* --- one text ------------------------------------------------------------------------------------------------ */
@@ -173,7 +181,7 @@ class LessonStage {
     const { picture } = this;
     this.material = material;
     this.makeTraceParts();
-    this.runBox.hidden = this.studyBox.hidden = true;
+    this.runBox.hidden = this.studyBox.hidden = this.decodingBox.hidden = true;
     this.traceBox.hidden = false;
     if (this.player) this.player.halt();
     this.showViews(state);
@@ -238,7 +246,7 @@ class LessonStage {
   }
   showRun(run, state) {
     this.makeRunParts();
-    this.traceBox.hidden = this.studyBox.hidden = true;
+    this.traceBox.hidden = this.studyBox.hidden = this.decodingBox.hidden = true;
     this.runBox.hidden = false;
     this.player.halt();
     this.views = state.view;
@@ -289,7 +297,7 @@ class LessonStage {
   }
   showStudy(map, state) {
     this.makeStudyParts();
-    this.traceBox.hidden = this.runBox.hidden = true;
+    this.traceBox.hidden = this.runBox.hidden = this.decodingBox.hidden = true;
     this.studyBox.hidden = false;
     if (this.player) this.player.halt();
     this.study = map;
@@ -305,6 +313,39 @@ class LessonStage {
     this.caption(SpecKD.tr("the study"), false, name, SpecKD.controlName(map.control), "");
   }
 
+  /* --- a recorded decoding: its clock, a round, the rows, a token, the figures ----------------------------------- */
+
+  makeDecodingParts() {
+    if (this.decoded) return;
+    const places = {};
+    for (const place of Object.values(DECODED)) {
+      places[place] = el("div", { class: `sk-learn-card sk-decode-${place === "facts" ? "facts-box" : place}` });
+    }
+    const made = SpecKD.createDecodeParts(places, { onPin: this.onMoved, onMoment: this.onMoved });
+    made.parts.facts.recorded = true;
+    this.decoded = { ...made, places };
+    const { clock, stage, rows, card: token, facts } = places;
+    this.decodingBox.append(made.scrub, clock, stage, token, rows, facts);
+  }
+  showDecoding(decoding, state) {
+    this.makeDecodingParts();
+    this.traceBox.hidden = this.runBox.hidden = this.studyBox.hidden = true;
+    this.decodingBox.hidden = false;
+    if (this.player) this.player.halt();
+    this.decoded.player.halt();
+    this.views = state.view;
+    for (const [view, place] of Object.entries(DECODED)) {
+      this.decoded.places[place].hidden = !this.views.includes(view);
+    }
+    this.decoded.picture.show(decoding, { pin: state.pin });
+    const { config } = decoding;
+    this.caption("recorded", false, config.prompt, `draft ${config.draft}`, SpecKD.madeDecoding(config));
+  }
+  decodingMoved({ round, node }) {
+    const { pin } = this.decoded.picture.state;
+    return !pin || pin.round !== round || pin.node !== node;
+  }
+
   /* --- what an answer changes, and what has moved -------------------------------------------------------------- */
 
   /* What Check reveals is shown in the picture too: the step's state with what the answer changes. */
@@ -314,7 +355,10 @@ class LessonStage {
       const knobs = { ...picture.state.knobs, ...change.knobs };
       this.showTrace(this.material, { ...state, ...change, knobs, pin: change.pin ?? picture.state.pinned });
     } else if (state.study && this.study) this.showStudy(this.study, { ...state, ...change });
-    else if (state.run && this.run) this.showRun(this.run, { ...state, ...change, step: change.step ?? this.moment });
+    else if (state.decoding && this.decoded) {
+      const { decoding, pin } = this.decoded.picture.state;
+      this.showDecoding(decoding, { ...state, ...change, pin: pin || state.pin });
+    } else if (state.run && this.run) this.showRun(this.run, { ...state, ...change, step: change.step ?? this.moment });
     this.onMoved();
   }
   moved(state) {
@@ -323,6 +367,7 @@ class LessonStage {
       return pinned !== state.pin || Object.entries(state.knobs).some(([name, value]) => knobs[name] !== value);
     }
     if (state.study) return this.figure !== state.study.figure || this.shownStudy.rows !== state.study.rows;
+    if (state.decoding && this.decoded) return this.decodingMoved(state.pin);
     return Boolean(state.run) && this.moment !== state.step;
   }
 

@@ -8,11 +8,12 @@ let serial = 0;
 
 /* `duration(last)` is how long steps 0 to last take; `reached()` the last step there is; `onStep` is told of every
    step that the player or a hand moves to; `onHalt` hears that a playing run stands; `ready` waits for the pictures,
-   and where `still` holds nothing moves: Play goes straight to the end. */
+   and where `still` holds nothing moves: Play goes straight to the end. `say(moment, last)` names a step. */
 class RunPlayer {
   /** @param {Parameters<SpecKDParts["createPlayer"]>[0]} options */
   constructor(options) {
-    this.options = { onHalt: () => {}, ready: () => Promise.resolve(), still: () => false, ...options };
+    const say = (moment, last) => `step ${moment} of ${last}`;
+    this.options = { onHalt: () => {}, ready: () => Promise.resolve(), still: () => false, say, ...options };
     this.play = null; // {frame} while it plays
     this.at = 0;
     const id = `sk-player-${++serial}`;
@@ -38,9 +39,10 @@ class RunPlayer {
     scrubber.max = String(last);
     scrubber.value = String(moment);
     scrubber.style.setProperty("--at", `${(100 * moment) / Math.max(1, last)}%`);
-    scrubber.setAttribute("aria-valuetext", `step ${moment} of ${last}`);
+    const told = this.options.say(moment, nothing ? 0 : last);
+    scrubber.setAttribute("aria-valuetext", told);
     scrubber.disabled = nothing;
-    words.textContent = `step ${moment} of ${nothing ? 0 : last}`;
+    words.textContent = told;
     button.disabled = nothing || locked;
     button.classList.toggle("sk-gone", locked);
     this.showButton();

@@ -1,0 +1,345 @@
+/* The Decode page: a question, a draft and a policy on one line; the clock, the round, the rows, and beside them the
+   card of one token with the figures. A recorded decoding is there at once; a live one grows round by round.
+
+   The server is asked for a run, its stop, recorded decodings, files to keep and the papers' tables. */
+
+const STOP_PATIENCE = 4500; // milliseconds: a stopped run hands over its rounds first
+const SAME = ["prompt", "teacher", "student", "draft", "policy", "max_new_tokens", "lenience"];
+const { el, icon, visible, tr } = SpecKD;
+let serial = 0;
+
+const iconButton = (about, path) =>
+  el("button", { type: "button", class: "sk-button sk-quiet sk-icon-button", ...about }, icon(path));
+const div = (kind, ...children) => el("div", { class: kind }, ...children);
+
+class DecodePage {
+  constructor(root, options) {
+    this.root = root;
+    this.options = options;
+    this.server = options.server;
+    this.limits = options.limits;
+    this.recorded = options.recorded;
+    this.id = `sk-decoder-${++serial}`;
+    this.owner = serial === 1;
+    this.shown = null; // {id, word, decoding}
+    this.before = null; // what was on screen before the run that is under way
+    this.live = null; // the decoding that grows
+    this.wish = false; // a request from the address waits for the models
+    this.booted = false;
+    this.makeTop(options);
+    this.makeNodes();
+    this.makeParts();
+    this.asking = SpecKD.createAsking({
+      button: this.runButton,
+      label: tr("Run"),
+      stopping: tr("Stopping after this step."),
+      patience: STOP_PATIENCE,
+      server: this.server,
+      trigger: options.trigger,
+      say: this.say,
+      onImpatient: () => this.finish("stopped", tr("Stopped.")),
+    });
+    SpecKD.fillExamples(this.examplesButton, {
+      recorded: [],
+      examples: options.examples,
+      onRecorded: () => {},
+      onExample: (text) => {
+        this.settings.form.prompt = this.question.value = text;
+        this.question.focus();
+        this.remember();
+      },
+    });
+    const { server, say, limits } = this;
+    const copyLink = () => this.copyLink();
+    SpecKD.createDecodeKeep({ button: this.keepButton, server, say, limits, page: this, copyLink });
+    this.listen();
+  }
+
+  /* --- the page ------------------------------------------------------------------------------------------------ */
+
+  makeTop({ limits, own_models: ownModels, pairs = [], place = "", students, defaults }) {
+    this.question = el("textarea", {
+      class: "sk-ask-text",
+      rows: 1,
+      "aria-label": tr("Question"),
+      placeholder: tr("Ask a question"),
+      spellcheck: "false",
+      dir: "auto",
+      autocomplete: "off",
+    });
+    this.examplesButton = iconButton({ "aria-label": tr("Examples"), title: tr("Examples") }, "M4 6l4 4 4-4");
+    this.runButton = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: tr("Run") });
+    const box = div("sk-ask-box", this.question, this.examplesButton);
+    this.ask = el("form", { class: "sk-ask", novalidate: true }, box, this.runButton);
+    const label = tr("Settings: pair, draft, policy, temperature, seed, length");
+    const button = iconButton({ "aria-label": label, title: tr("Settings") }, "M2 4h12M2 8h12M2 12h12");
+    const onChange = () => this.remember();
+    const more = { limits, ownModels, pairs, place, students, defaults, onChange };
+    this.settings = SpecKD.createDecodeSettings({ id: this.id, button, ...more });
+    const heading = el("h1", { class: "sk-hidden", text: tr("Decode, round by round") });
+    this.settings.line.append(SpecKD.lesson("speed", tr("drafts and speed")));
+    this.top = el("header", { class: "sk-top sk-decode-top" }, heading, button, this.ask, this.settings.line);
+  }
+  makeNodes() {
+    const text = el("span", { class: "sk-status-text" });
+    const spoken = el("span", { class: "sk-hidden", role: "status" });
+    const statusBox = div("sk-status", text, spoken);
+    this.bar = SpecKD.progressBar("sk-decode-progress");
+    this.say = SpecKD.createStatus({ text, box: statusBox, spoken, bar: this.bar });
+    this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
+    this.caption = el("span", { class: "sk-caption-text" });
+    this.select = el("select", { class: "sk-select", "aria-label": tr("Recorded decodings") });
+    this.select.append(el("option", { value: "", text: tr("recorded…") }));
+    for (const { name, label } of this.recorded) this.select.append(el("option", { value: name, text: tr(label) }));
+    this.places = {};
+    for (const name of ["clock", "stage", "rows", "card", "facts"]) this.places[name] = div(`sk-decode-${name}`);
+    this.papersBox = el("div", { class: "sk-app-compare sk-papers", id: `${this.id}-papers`, hidden: true });
+    const papers = SpecKD.revealButton(tr("The papers’ tables"), this.papersBox, () => {
+      SpecKD.showPapers(this.papersBox, { server: this.server, plotly: this.options.plotly, say: this.say });
+    });
+    papers.hidden = !this.options.papers;
+    this.keepButton = el("button", { type: "button", class: "sk-button sk-quiet", text: tr("Keep") });
+    this.foot = div("sk-foot", statusBox, papers, this.keepButton);
+  }
+  makeParts() {
+    const onPin = () => this.remember();
+    const onMoment = () => this.remember();
+    const { clock, stage, rows, card, facts } = this.places;
+    const made = SpecKD.createDecodeParts(this.places, { onPin, onMoment });
+    this.picture = made.picture;
+    this.player = made.player;
+    this.parts = made.parts;
+    this.caption.classList.add("sk-decode-made");
+    this.legend = this.makeLegend();
+    const head = div("sk-caption sk-decode-caption-line", this.chip, this.caption, this.select, made.scrub);
+    this.app = div(
+      "sk-app sk-decode",
+      this.top,
+      head,
+      this.bar,
+      clock,
+      div(
+        "sk-decode-grid",
+        div("sk-decode-main", stage, this.legend, rows),
+        div("sk-decode-side", card, facts),
+        this.foot,
+      ),
+      this.papersBox,
+      this.settings.drawer,
+    );
+    this.root.append(this.app);
+  }
+  makeLegend() {
+    const sample = (kind) => {
+      const mark = el("span", { class: "sk-draft-mark", "aria-hidden": "true", text: SpecKD.VERDICT_MARKS[kind] });
+      return el("span", { class: `sk-draft sk-draft-${kind}` }, mark, el("span", { text: SpecKD.verdictWord(kind) }));
+    };
+    return div(
+      "sk-legend sk-decode-legend",
+      ...["accepted", "rejected", "unseen"].map(sample),
+      el("span", { text: tr("bar: min(1, p/q); tick: its coin") }),
+      el("span", {}, el("span", { class: "sk-swatch sk-swatch-draft" }), " " + tr("draft")),
+      el("span", {}, el("span", { class: "sk-swatch sk-swatch-verify" }), " " + tr("verify")),
+      el("span", {}, el("span", { class: "sk-swatch sk-swatch-plain" }), " " + tr("plain decoding, same tokens")),
+      SpecKD.lesson("propose-verify", tr("the rule of a draft")),
+    );
+  }
+
+  listen() {
+    const { question } = this;
+    const grow = () => {
+      question.style.height = "";
+      if (document.activeElement === question) question.style.height = Math.min(150, question.scrollHeight + 2) + "px";
+    };
+    question.addEventListener("input", () => {
+      this.settings.form.prompt = question.value;
+      grow();
+      this.remember();
+    });
+    question.addEventListener("focus", grow);
+    question.addEventListener("blur", () => {
+      question.style.height = "";
+    });
+    question.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      if (!this.asking.busy()) this.start();
+    });
+    this.ask.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.asking.busy()) this.asking.stop();
+      else this.start();
+    });
+    this.select.addEventListener("change", () => {
+      if (this.select.value && !this.asking.busy()) this.openRecorded(this.select.value);
+    });
+  }
+
+  /* --- asking -------------------------------------------------------------------------------------------------- */
+
+  showForm() {
+    this.question.value = this.settings.form.prompt;
+    this.settings.show();
+  }
+  start() {
+    this.player.halt();
+    this.before = this.shown;
+    this.live = null;
+    this.app.classList.add("sk-running");
+    this.asking.start({ request: { ...this.settings.form } });
+  }
+  finish(state, text) {
+    this.asking.forget();
+    this.app.classList.remove("sk-running");
+    if (this.live && this.before && this.shown !== this.before && !this.live.facts && !this.live.rounds.length) {
+      this.restore();
+    }
+    this.live = null;
+    this.say(state, text);
+  }
+  restore() {
+    this.shown = this.before;
+    if (this.shown) SpecKD.firstLook(this.picture, this.shown.decoding);
+    this.describe();
+  }
+
+  /* --- what the server says ------------------------------------------------------------------------------------ */
+
+  update(value) {
+    if (!this.booted) {
+      this.booted = true;
+      this.boot(value);
+      return;
+    }
+    const job = this.asking.heard(value);
+    if (!job) return;
+    if (value.rounds && value.rounds !== "[]") this.grow(JSON.parse(value.rounds), value.from);
+    if (value.result) this.show(value.result, null, tr("live"));
+    if (["done", "stopped", "failed"].includes(value.state)) this.finish(value.state, value.text);
+    else this.say(value.state, value.text, value.share);
+  }
+  grow(rounds, from) {
+    if (!this.live) {
+      this.live = SpecKD.newDecoding({ ...this.settings.form, draft: this.settings.form.draft || "…" });
+      this.shown = { id: null, word: tr("live"), decoding: this.live };
+      this.describe();
+      this.picture.show(this.live);
+    }
+    // An update that was lost on the way leaves a gap, which the record at the end fills.
+    if (from !== this.live.rounds.length) return;
+    for (const round of rounds) this.live.add(round);
+    this.picture.grow();
+  }
+
+  show(result, pin = null, word = result.recorded ? tr("recorded") : tr("live")) {
+    const decoding = SpecKD.readDecoding(result.record, result.facts);
+    this.shown = { id: result.id, word, decoding, recorded: Boolean(result.recorded) };
+    this.parts.facts.recorded = word !== tr("live");
+    this.describe();
+    if (word === tr("live") && !pin) this.picture.show(decoding);
+    else SpecKD.firstLook(this.picture, decoding, pin);
+    this.root.dataset.shown = String(Number(this.root.dataset.shown || 0) + 1);
+    this.remember();
+  }
+  /* What was not asked for here: the form follows it. */
+  open(result, pin, word) {
+    this.player.halt();
+    this.show(result, pin, word);
+    const { config } = this.shown.decoding;
+    const form = { ...this.options.defaults };
+    for (const name of Object.keys(form)) if (config[name] !== undefined) form[name] = config[name];
+    this.settings.form = form;
+    this.showForm();
+    this.remember();
+  }
+  describe() {
+    if (!this.shown) return;
+    const { word, decoding } = this.shown;
+    const { config } = decoding;
+    this.chip.textContent = word;
+    this.chip.classList.toggle("sk-chip-live", word === tr("live"));
+    this.caption.replaceChildren(
+      el("bdi", { class: "sk-caption-question", text: visible(config.prompt) }),
+      el("span", { class: "sk-muted", text: visible(SpecKD.madeDecoding(config)) }),
+    );
+    this.caption.title = config.teacher_sha256
+      ? `teacher sha256 ${config.teacher_sha256}\n${config.dtype}, ${config.device}, ${config.threads} threads; ` +
+        `speckd ${config.speckd}, torch ${config.torch}, transformers ${config.transformers}`
+      : "";
+    const name = String(this.shown.id || "");
+    this.select.value = name.startsWith("recorded:") ? name.slice(9) : "";
+  }
+
+  /* --- the beginning, and the address -------------------------------------------------------------------------- */
+
+  boot(value) {
+    const params = this.owner ? SpecKD.address.params("decode") : new URLSearchParams();
+    if (value.result) this.open(value.result, this.pinFrom(params));
+    else this.showForm();
+    this.hear(params);
+    if (this.owner) SpecKD.address.listen("decode", (more) => this.hear(more));
+    this.watchModels();
+  }
+  hear(params) {
+    if (this.asking.busy()) return;
+    const asked = this.settings.fromAddress(params);
+    const name = params.get("recorded");
+    if (name && this.recorded.some((one) => one.name === name)) this.openRecorded(name, this.pinFrom(params));
+    else if (asked) {
+      this.settings.form = { ...this.options.defaults, ...asked };
+      this.showForm();
+      const known = this.recorded.find((one) => this.asksFor(one.config));
+      if (known) this.openRecorded(known.name, this.pinFrom(params));
+      else this.say("ready", tr("Press Run to decode what this address asks for."));
+    }
+  }
+  asksFor(config) {
+    const { form } = this.settings;
+    if (Boolean(form.do_sample) !== Boolean(config.do_sample)) return false;
+    if (form.do_sample && (form.seed !== config.seed || form.temperature !== config.temperature)) return false;
+    return SAME.every((name) => form[name] === config[name]);
+  }
+  /* at=3 or at=3.own or at=3.2: a round and a token of it, from 1. */
+  pinFrom(params) {
+    const found = /^([1-9]\d*)\.([1-9]\d*|own)$/.exec(params.get("at") || "");
+    return found ? { round: Number(found[1]) - 1, node: found[2] === "own" ? null : Number(found[2]) - 1 } : null;
+  }
+  openRecorded(name, pin = null) {
+    this.server.recorded(name).then((result) => {
+      if (result.error) this.say("failed", result.error);
+      else this.open(result, pin);
+    }, () => this.say("failed", SpecKD.NO_ANSWER));
+  }
+  watchModels() {
+    SpecKD.watchModels({ server: this.server, say: this.say, quiet: () => this.asking.busy() });
+  }
+  remember() {
+    if (this.owner && this.booted) SpecKD.address.write("decode", this.toAddress());
+  }
+  toAddress() {
+    const params = this.settings.toAddress();
+    const { pin } = this.picture.state;
+    if (this.shown && this.shown.id && String(this.shown.id).startsWith("recorded:")) {
+      if (this.asksFor(this.shown.decoding.config)) params.set("recorded", this.shown.id.slice(9));
+    }
+    if (pin) params.set("at", `${pin.round + 1}.${pin.node === null ? "own" : pin.node + 1}`);
+    return params;
+  }
+  copyLink() {
+    this.remember();
+    SpecKD.address.flush();
+    return SpecKD.copyText(this.say, location.href, tr("The link is copied."), tr("the link is in the address bar."));
+  }
+
+  /* For tests. */
+  state() {
+    const { moment, pin } = this.picture.state;
+    return { form: this.settings.form, shown: this.shown, run: this.asking.current(), moment, pin };
+  }
+}
+
+SpecKD.createDecoder = function (root, options) {
+  const page = new DecodePage(root, options);
+  root.decoder = page;
+  return (value) => page.update(value);
+};

@@ -1,0 +1,255 @@
+"""Decode: one text, round by round. The picture lives in the browser; here a request becomes a record, or a file."""
+
+import csv
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+import speckd
+from app.decoding import DEFAULTS, DecodeRequest
+from app.engine import Engine
+from app.grids import QUANTITIES, as_rows, grids
+from app.panels import Decoder
+from app.recorded import recorded_decodings
+from app.sessions import LONGEST_ID, Shelf, Stops
+from app.settings import Settings, place_line
+from app.tabs.inspect import EXAMPLES, STUDENTS
+from speckd.decoding.facts import facts
+from speckd.html import decoding_to_html
+
+log = logging.getLogger(__name__)
+
+TABLES = Path(__file__).parents[2] / "assets" / "decode"
+
+
+def as_result(record: speckd.DecodeRecord, key: str, recorded: bool = False) -> dict[str, Any]:
+    """What the page needs to show a record, as JSON texts: gradio would wrap every number of a dictionary."""
+    data = record.to_dict()
+    del data["continuations"], data["prompt_ids"]  # the picture draws neither
+    return {"id": key, "recorded": recorded, "record": as_text(data), "facts": as_text(facts(record))}
+
+
+def as_text(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def read_record(text: Any, max_bytes: int) -> speckd.DecodeRecord:
+    """The record in a stranger's file, given as text (never as a path).
+
+    Raises:
+        ValueError: one sentence, when the text is too long, no record, or one that no picture can be made of.
+    """
+    if not isinstance(text, str) or len(text) > max_bytes:
+        raise ValueError(f"A record file has at most {max_bytes / 1e6:.0f} MB here.")
+    if not text.lstrip().startswith("{"):
+        raise ValueError("This is not a decode record: the file is not JSON, or it breaks off.")
+    record = speckd.DecodeRecord.from_json(text)
+    kinds = {"draft": str, "policy": str, "do_sample": bool, "teacher": str, "student": str, "clock": str}
+    numbers = {"temperature": (int, float), "seed": int, "max_new_tokens": int, "lenience": (int, float)}
+    for name, kind in {**kinds, **numbers}.items():
+        if not isinstance(record.config.get(name), kind):  # type: ignore[arg-type]
+            raise ValueError(f"This decode record is broken: its configuration has no proper {name}.")
+    try:
+        as_result(record, "")
+    except Exception:
+        raise ValueError("This decode record is broken: its numbers make no picture.") from None
+    return record
+
+
+def export(record: speckd.DecodeRecord, kind: str) -> str:
+    """The record as the text of a file to keep: "json" or "html"."""
+    if kind == "json":
+        return record.to_json()
+    if kind == "html":
+        return decoding_to_html(record.to_dict(), facts(record))
+    raise ValueError(f"A record can't be kept as {kind!r:.20}: choose json or html.")
+
+
+def tables(folder: Path = TABLES) -> dict[str, str]:
+    """What the four papers' tables hold, as far as they are here, as JSON texts by name: two grids, two lists."""
+    told: dict[str, str] = {}
+    for name in ("distillspec", "temperature", "policies", "hispec"):
+        try:
+            with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            if not rows:
+                continue
+            made = {"grids": grids(name, rows)} if name in QUANTITIES else as_rows(rows)
+            told[name] = as_text({**made, "command": rows[0]["command"]})
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("The table %s is left out: %s", name, error)
+    return told
+
+
+def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
+    """Put the tab into the page that is being built."""
+    # Long: a tab is one closure over what its functions share; each of them is short.
+    stops = Stops()
+    shipped = {one.name: one for one in recorded_decodings()}
+    results = {one.name: as_result(one.record, f"recorded:{one.name}", recorded=True) for one in shipped.values()}
+    shelf: Shelf[speckd.DecodeRecord] = Shelf(settings.kept_traces, settings.max_idle_seconds)
+
+    def answer(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
+        """A decoding asked for by the page, told round by round."""
+        data = event._data if isinstance(event._data, dict) else {}
+        run = str(data.get("run", ""))[:LONGEST_ID]
+        session = request.session_hash or ""
+        try:
+            asked = DecodeRequest.read(data.get("request") or {}, settings)
+        except ValueError as error:
+            yield {"run": run, "state": "failed", "text": str(error)}
+            return
+        stop = stops.begin(run, session)
+        told_rounds = 0
+        try:
+            for step in engine.run(asked, stop):
+                new = list(step.rounds[told_rounds:])
+                told: dict[str, Any] = {
+                    "run": run,
+                    "state": step.state,
+                    "text": step.text,
+                    "share": step.share,
+                    "from": told_rounds,
+                    "rounds": as_text(new),
+                }
+                told_rounds += len(new)
+                if step.record is not None:
+                    told["result"] = as_result(step.record, shelf.put(step.record, session))
+                yield told
+        finally:
+            stop.set()
+            stops.end(run, stop)
+
+    # Called from the page's script. They pass by the queue, so Stop is heard while a run is under way.
+
+    def stop(run: Any) -> bool:
+        return stops.stop(str(run)[:LONGEST_ID])
+
+    def status(_: Any = None) -> dict[str, Any]:
+        step = engine.status()
+        return {"state": step.state, "text": step.text, "share": step.share}
+
+    def recorded_result(name: Any) -> dict[str, Any]:
+        return results.get(str(name), {"error": "There is no such recorded decoding."})
+
+    def find(key: str) -> speckd.DecodeRecord | None:
+        if key.startswith("recorded:"):
+            one = shipped.get(key.removeprefix("recorded:"))
+            return one.record if one else None
+        return shelf.get(key[:LONGEST_ID])
+
+    def export_record(asked: Any) -> dict[str, Any]:
+        try:
+            record = find(str(asked["id"]))
+            if record is None:
+                return {"error": "The server no longer keeps this decoding: run it again, then keep it."}
+            return {"text": export(record, asked["kind"])}
+        except (KeyError, TypeError, AttributeError):
+            return {"error": "This is not something that can be kept."}
+        except ValueError as error:
+            return {"error": str(error)}
+
+    def open_record(text: Any) -> dict[str, Any]:
+        try:
+            record = read_record(text, settings.max_trace_bytes)
+            return as_result(record, shelf.put(record))
+        except ValueError as error:
+            return {"error": str(error)}
+
+    def papers(_: Any = None) -> dict[str, Any]:
+        return tables()
+
+    stop.__name__, status.__name__ = "stop", "status"
+    recorded_result.__name__, export_record.__name__ = "recorded", "export"
+
+    first = next(iter(results.values()), None)
+    panel = Decoder(
+        {"result": first} if first else {},
+        options={
+            "limits": {
+                "prompt": settings.max_prompt_characters,
+                "tokens": settings.max_new_tokens,
+                "bytes": settings.max_trace_bytes,
+            },
+            "own_models": settings.own_models,
+            "pairs": [{"teacher": p.teacher, "student": p.student, "label": p.label} for p in settings.pairs],
+            "place": place_line(settings),
+            "students": STUDENTS,
+            "defaults": DEFAULTS,
+            "examples": list(EXAMPLES),
+            "recorded": [
+                {"name": one.name, "label": one.label, "config": one.record.config} for one in shipped.values()
+            ],
+            "papers": bool(tables()),
+        },
+        server_functions=[stop, status, recorded_result, export_record, open_record, papers],
+        elem_id="decoder",
+    )
+
+    def decode(
+        prompt: str,
+        teacher: str = "packaged",
+        student: str = "healed",
+        draft: str = "",
+        policy: str = "",
+        do_sample: bool = False,
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        seed: int = 0,
+        lenience: float = 1.0,
+    ) -> dict[str, Any]:
+        """Let the teacher write an answer, faster, by verifying what a draft proposes; get the record of every round.
+
+        The answer is a record as speckd.DecodeRecord.to_dict writes it (speckd.DecodeRecord.from_dict reads it): every
+        round's drafted tokens, coins, verdicts and seconds, the plain loop beside it, and the figures that follow.
+
+        Args:
+            prompt: the question that the teacher answers.
+            teacher: "packaged", or a name from the list of pairs that this server allows.
+            student: "healed", "young" or "raw" of the packaged pair, or a listed name; the draft named "student" is it.
+            draft: what proposes: "eagle", "student", "student:vocab=8192", "lookup", "exit:layer=8",
+                "hispec:draft=4:middle=8" or "none"; empty for the fastest lossless one here.
+            policy: how far a round drafts: "fixed:g=4", "confidence:p=0.4", "path:p=0.3", "cost",
+                "tree:width=4:depth=3:nodes=8" or "ddd:x=-0.3:width=10:n=11"; empty for "cost".
+            do_sample: draw the answer from the teacher's distribution instead of taking its likeliest token each time.
+            max_new_tokens: the longest answer, in tokens.
+            temperature: what both models' scores are divided by before the softmax; above 0.
+            seed: names every coin of a sampled answer; a whole number from 0 on.
+            lenience: 1 is lossless; below 1 more is accepted, and the text is no longer only the teacher's.
+        """
+        try:
+            asked = DecodeRequest.read(
+                {
+                    "prompt": prompt, "teacher": teacher, "student": student, "draft": draft, "policy": policy,
+                    "do_sample": do_sample, "max_new_tokens": max_new_tokens, "temperature": temperature,
+                    "seed": seed, "lenience": lenience,
+                },
+                settings,
+            )  # fmt: skip
+            record = engine.decode(asked)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return record.to_dict()
+
+    # No limit of gradio's: its queue says nothing to those who wait. The engine's line does, and says when it is full.
+    panel.run(
+        answer,
+        outputs=[panel],
+        show_progress="hidden",
+        api_visibility="private",
+        trigger_mode="multiple",
+        concurrency_limit=None,
+    )
+    gr.api(decode, api_name="decode", concurrency_limit=None)
+
+    def leave(request: gr.Request) -> None:
+        stops.leave(request.session_hash or "")
+        shelf.leave(request.session_hash or "")
+
+    page.unload(leave)
