@@ -212,6 +212,34 @@ def draw_from_nucleus(logits: Tensor, uniforms: Tensor, temperature: float = 1.0
     return ids.gather(-1, torch.minimum(picks, size[:, None])).squeeze(-1)
 
 
+def near_boundary(logits: Tensor, uniform: float, temperature: float, top_p: float, error: float) -> bool:
+    """Whether ``draw_from_nucleus`` might draw another token if each logit were off by ``error``.
+
+    That is where the uniform falls beside the edge of the drawn token, where the drawn token is as likely as one beside
+    it, so that the two might stand the other way round, or where the nucleus might end a token sooner or later.
+
+    Args:
+        logits: (V,).
+        uniform, temperature, top_p: as in ``draw_from_nucleus``.
+        error: the largest error of a logit, from 0 on.
+    """
+    logprobs = torch.log_softmax(logits.float() / temperature, -1)
+    values = logprobs.topk(min(_NUCLEUS_GUESS if top_p < 1 else len(logprobs), len(logprobs))).values
+    cumulative = values.double().exp().cumsum(-1)
+    slack = error / temperature  # of a log-probability, and no less than of a sum of probabilities up to 1
+    last, goal = len(cumulative) - 1, min(top_p, 1.0)
+    if float(cumulative[-1]) < top_p < 1:  # a nucleus of a thousand tokens: most of its draws hang on roundings
+        return True
+    reached = [min(int(torch.searchsorted(cumulative, goal + off)), last) for off in (-slack, slack)]
+    low, high = (float(cumulative[place]) for place in reached)  # the mass of the nucleus lies between these
+    target = torch.tensor([uniform * low - slack, uniform * high + slack], dtype=torch.float64)
+    first, second = torch.searchsorted(cumulative, target, right=True).clamp(max=last).tolist()
+    if first != second:
+        return True
+    beside = [float(values[other]) for other in (first - 1, first + 1) if 0 <= other <= last]
+    return any(abs(float(values[first]) - other) < 2 * slack for other in beside)
+
+
 def on_policy_coin(seed: int, step: int, number: int) -> float:
     """Uniform in [0, 1) that belongs to one example at one step."""
     stream = np.random.Philox(key=[seed, Stream.ON_POLICY], counter=[0, 0, step, number])

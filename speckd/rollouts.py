@@ -27,7 +27,7 @@ from transformers import (
 from speckd.conversations import stop_token_ids
 from speckd.decoding.drafts import Draft
 from speckd.decoding.exact import worth_it, write_exactly
-from speckd.draws import answer_uniforms, draw_from_nucleus
+from speckd.draws import answer_uniforms, draw_from_nucleus, near_boundary
 from speckd.heads import positions_of, trunk_of
 
 
@@ -268,6 +268,9 @@ def _write_one(
         uniform = torch.from_numpy(uniforms[place : place + 1])
         return int(draw_from_nucleus(logits[None], uniform, sampling.temperature, sampling.top_p))
 
+    def near(logits: Tensor, place: int, error: float) -> bool:
+        return near_boundary(logits, float(uniforms[place]), sampling.temperature, sampling.top_p, error)
+
     was_training = model.training
     model.eval()
     try:
@@ -278,6 +281,7 @@ def _write_one(
             prompt_ids,
             sampling.max_new_tokens,
             pick=pick if sampling.do_sample else None,
+            near=near if sampling.do_sample else None,
             stops=stops,
             vocabulary_size=vocabulary_size,
             draft=draft,

@@ -1,23 +1,18 @@
-"""The tables of four papers, made anew on the packaged pair: run, measured, written to files beside this one.
+"""Two papers' tables, made anew on the packaged pair: run, measured, written to files beside this one.
 
     python assets/decode/record.py policies      Dynamic Depth Decoding: how far to draft     -> policies.csv
     python assets/decode/record.py hispec        HiSpec: one level against two                 -> hispec.csv
-    python assets/decode/record.py distillspec   DistillSpec: what distilling the draft buys   -> distillspec.csv
-    python assets/decode/record.py temperature   training by decoding temperature              -> temperature.csv
 
-``--prompts`` and ``--tokens`` make it shorter. Every figure is over held-out prompts, with a 95% interval from resamples
-of the prompts; every row names the command that made it. Speed is measured in turns with our plain loop, by the time
-that the process worked on one thread. Thresholds were chosen on other prompts: ``policies --data dev``.
-
-The trained drafts are made on the way (``--steps``), each by its own ``python -m speckd distill`` command, and kept in
-runs/decode; what is there already is not made again.
+(DistillSpec and the temperature study are made by trained.py.) ``--prompts`` and ``--tokens`` make it shorter. Every
+figure is over held-out prompts, with a 95% interval from resamples of the prompts; every row names the command that
+made it. Speed is measured in turns with our plain loop, by the time that the process worked on one thread. Thresholds
+were chosen on other prompts (choices.json). What was decoded is kept in runs/decode; the same command goes on from it.
 """
 
 import argparse
 import csv
 import json
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +22,7 @@ import torch
 
 import speckd
 from speckd.decoding.costs import Costs
+from speckd.decoding.draft_named import read_draft
 from speckd.decoding.record import DecodeRecord
 from speckd.decoding.replay import Replay, oracle, replay
 
@@ -38,36 +34,40 @@ CHAINS = (
     "fixed:g=2",
     "fixed:g=4",
     "fixed:g=6",
-    "confidence:p=0.4",
-    "confidence:p=0.6",
-    "path:p=0.3",
+    "confidence:p=0.3",
+    "path:p=0.1",
     "cost",
 )
 TREES = (
-    "tree:width=4:depth=3:nodes=8",
-    "ddd:x=-0.3:width=4:n=6:steps=1+2+3:nodes=8",
-    "ddd:x=-0.9:width=4:n=6:steps=1+2+3:nodes=8",
-    "ddd:x=-1.5:width=4:n=6:steps=1+2+3:nodes=8",
+    "tree:width=2:depth=2:nodes=3",
+    "tree:width=4:depth=4:nodes=8",
+    "ddd:x=-0.3:width=4:n=4:steps=1+2+3:nodes=8",
+    "ddd:x=-0.7:width=4:n=4:steps=1+2+3:nodes=4",
 )
-DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "tvd")
-TEMPERATURES = {"train": (0.5, 1.0, 1.5, 2.0), "decode": (0.0, 0.5, 1.0, 1.5, 2.0)}
+CONTINUED = "fixed:g=1"  # the policy beside whose records the draft's continuations are kept
+HISPEC = [
+    ("exit:layer=8:raw=1", "fixed:g=2"),
+    ("exit:layer=4", "fixed:g=2"),
+    ("exit:layer=8", "fixed:g=1"),
+    ("exit:layer=8", "fixed:g=2"),
+    ("exit:layer=8", "cost"),
+    ("hispec:draft=4:middle=8", "fixed"),
+    ("hispec:draft=4:middle=8:n_draft=1:gather=2", "fixed"),
+]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("policies", "hispec", "distillspec", "temperature"))
+    parser.add_argument("table", choices=("policies", "hispec"))
     parser.add_argument("--draft", default="eagle", help="of the policies' table")
     parser.add_argument("--data", choices=("heldout", "dev"), default="heldout")
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=60, help="of a draft's training")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tables: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
         "policies": policies,
         "hispec": hispec,
-        "distillspec": distillspec,
-        "temperature": temperature,
     }
     rows = tables[options.table](options)
     command = "python assets/decode/record.py " + " ".join(sys.argv[1:])
@@ -152,17 +152,44 @@ def told(ways: Sequence[Any]) -> Iterator[Any]:
 
 
 def in_turns(
-    pair: speckd.Pair, prompts: Sequence[str], ways: Sequence[tuple[str, str]], costs: dict[str, Costs], **more: Any
+    pair: speckd.Pair,
+    prompts: Sequence[str],
+    ways: Sequence[tuple[str, str]],
+    costs: dict[str, Costs],
+    folder: Path,
+    tokens: int,
 ) -> dict[tuple[str, str], list[DecodeRecord]]:
-    """Each (draft, policy) on each prompt, the ways in turns within a prompt."""
+    """Each (draft, policy) on each prompt, the ways in turns within a prompt; each record is kept in the folder."""
     done: dict[tuple[str, str], list[DecodeRecord]] = {way: [] for way in ways}
+    folder.mkdir(parents=True, exist_ok=True)
     for turn, prompt in enumerate(told(prompts)):
         shift = turn % len(ways)
         for draft, policy in [*ways[shift:], *ways[:shift]]:
-            given = costs.get(draft)
-            record = speckd.decode(pair, prompt, draft=draft, policy=policy, plain=False, costs=given, **more)
-            done[draft, policy].append(record)
+            file = folder / f"{turn}-{file_name(draft, policy)}.json"
+            if not file.exists():
+                given = costs.get(draft)
+                speckd.decode(
+                    pair, prompt, draft=draft, policy=policy, plain=False, costs=given, max_new_tokens=tokens,
+                    continuations=policy == CONTINUED,
+                ).to_json(file)  # fmt: skip
+            done[draft, policy].append(DecodeRecord.from_json(file))
     return done
+
+
+def file_name(draft: str, policy: str) -> str:
+    return "".join(c if c.isalnum() or c in "=-.+" else "-" for c in f"{draft}-{policy}")
+
+
+def costs_of(pair: speckd.Pair, drafts: Sequence[str], folder: Path) -> dict[str, Costs]:
+    """What each draft costs here, measured once for a folder of records."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "costs.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    for draft in drafts:
+        if draft not in known:
+            known[draft] = speckd.measure_costs(pair, draft, repeats=4, context=96).to_dict()
+            file.write_text(json.dumps(known), encoding="utf-8")
+    return {draft: Costs.from_dict(costs) for draft, costs in known.items()}
 
 
 # --- the tables -----------------------------------------------------------------------------------------------------
@@ -171,10 +198,12 @@ def in_turns(
 def policies(options: argparse.Namespace) -> list[dict[str, Any]]:
     """How far to draft: fixed lengths, rules that stop, trees, and what hindsight could have done."""
     pair = speckd.load_pair(device="cpu", merge=True)
-    costs = speckd.measure_costs(pair, options.draft)
+    folder = RUNS / f"policies-{options.draft}-{options.data}-{options.tokens}"
+    costs = costs_of(pair, [options.draft], folder)
     prompts = prompts_of(options)
+    # Continuations are kept beside a way that is decoded anyway: they do not count for its time.
     ways = [("none", "none"), *((options.draft, policy) for policy in (*CHAINS, *TREES))]
-    done = in_turns(pair, prompts, ways, {options.draft: costs}, max_new_tokens=options.tokens)
+    done = in_turns(pair, prompts, ways, costs, folder, options.tokens)
     plain = [record.seconds for record in done["none", "none"]]
     texts = [record.output_ids for record in done["none", "none"]]
     rows = []
@@ -182,13 +211,7 @@ def policies(options: argparse.Namespace) -> list[dict[str, Any]]:
         records = done[draft, policy]
         assert [record.output_ids for record in records] == texts, "lossless decoding wrote another text"
         rows.append({"draft": draft, "policy": policy, **figures(records, plain)})
-    looked = [
-        speckd.decode(
-            pair, p, draft=options.draft, policy="none", plain=False, costs=costs, continuations=True,
-            max_new_tokens=options.tokens,
-        )
-        for p in told(prompts)
-    ]  # fmt: skip
+    looked = done[options.draft, CONTINUED]
     rows.append({"draft": options.draft, "policy": "oracle", **replayed([oracle(record) for record in looked])})
     for policy in CHAINS:
         play = replayed([replay(record, policy) for record in looked])
@@ -198,97 +221,55 @@ def policies(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def hispec(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One exit against two, on the teacher's own layers."""
+    """One exit against two, on the teacher's own layers, with and without trained branches."""
     pair = speckd.load_pair(device="cpu", merge=True)
-    ways = [
-        ("none", "none"),
-        ("exit:layer=4", "fixed:g=2"),
-        ("exit:layer=8", "fixed:g=2"),
-        ("exit:layer=8", "cost"),
-        ("hispec:draft=4:middle=8", "fixed"),
-    ]
-    costs = {draft: speckd.measure_costs(pair, draft) for draft in {draft for draft, _ in ways} - {"none"}}
-    done = in_turns(pair, prompts_of(options), ways, costs, max_new_tokens=options.tokens)
+    folder = RUNS / f"hispec-{options.data}-{options.tokens}"
+    costs = costs_of(pair, list(dict.fromkeys(draft for draft, _ in HISPEC)), folder)
+    done = in_turns(pair, prompts_of(options), [("none", "none"), *HISPEC], costs, folder, options.tokens)
     plain = [record.seconds for record in done["none", "none"]]
+    texts = [record.output_ids for record in done["none", "none"]]
     rows = []
-    for (draft, policy), records in list(done.items())[1:]:
-        row = {"draft": draft, "policy": policy, **figures(records, plain)}
-        floors = [floor for record in records for step in record.rounds for floor in step.floors]
-        if floors:
-            row["stopped_low"] = sum(len(floor["drafted"]) - floor["accepted"] for floor in floors)
-            row["passed_low"] = sum(floor["accepted"] for floor in floors)
+    for draft, policy in HISPEC:
+        records = done[draft, policy]
+        assert [record.output_ids for record in records] == texts, "lossless decoding wrote another text"
+        row = {"draft": draft, "policy": policy, **figures(records, plain), **levels(draft, records)}
+        if draft.startswith("hispec"):
+            for name in ("predicted", "predicted_low", "predicted_high"):
+                row.pop(name, None)  # the cost model knows one level
         rows.append(row)
     keep_runs(done, "hispec", options)
     return rows
 
 
-def distillspec(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The packaged young student as a draft, before and after distillation: divergence x whose text x gate."""
-    drafts = {("before", "", ""): "young"}
-    for divergence in DIVERGENCES:
-        for text in ("teacher", "student"):
-            for gate in ("none", "topk"):
-                drafts[divergence, text, gate] = trained(
-                    options, f"{divergence}-{text}-{gate}", "--divergence", divergence, "--gate", gate, *TEXTS[text]
-                )
-    rows = []
-    for (divergence, text, gate), student in told(list(drafts.items())):
-        pair = speckd.load_pair(student=str(student), device="cpu", merge=True)
-        row = {"objective": divergence, "text": text, "gate": gate}
-        rows.append(row | greedy_and_sampled(pair, options))
-    return rows
+def levels(draft: str, records: Sequence[DecodeRecord]) -> dict[str, Any]:
+    """How many of the earliest exit's tokens each level stopped, and how many layers a written token took.
 
-
-TEXTS = {
-    "teacher": ("--responses", "file"),
-    "student": ("--responses", "student"),
-}
-
-
-def greedy_and_sampled(pair: speckd.Pair, options: argparse.Namespace) -> dict[str, Any]:
-    draft = "student:vocab=8192"
-    costs = speckd.measure_costs(pair, draft)
-    row: dict[str, Any] = {}
-    for name, how in (("greedy", {"do_sample": False}), ("sampled", {"do_sample": True, "temperature": 1.0})):
-        ways = [("none", "none"), (draft, "fixed:g=2")]
-        done = in_turns(pair, prompts_of(options), ways, {draft: costs}, max_new_tokens=options.tokens, **how)
-        plain = [r.seconds / r.n_tokens * d.n_tokens for r, d in zip(*done.values(), strict=True)]
-        row |= {f"{name}_{figure}": value for figure, value in figures(done[draft, "fixed:g=2"], plain).items()}
-    return row
-
-
-def temperature(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Drafts trained at one temperature, decoding at another; 0 is greedy."""
-    rows = []
-    for train in TEMPERATURES["train"]:
-        student = trained(options, f"tau-{train:g}", "--temperature", str(train), "--gate", "none", *TEXTS["teacher"])
-        pair = speckd.load_pair(student=str(student), device="cpu", merge=True)
-        draft = "student:vocab=8192"
-        costs = speckd.measure_costs(pair, draft)
-        for tau in told(TEMPERATURES["decode"]):
-            how: dict[str, Any] = {"do_sample": tau > 0, "temperature": tau or 1.0, "max_new_tokens": options.tokens}
-            ways = [("none", "none"), (draft, "fixed:g=2")]
-            done = in_turns(pair, prompts_of(options), ways, {draft: costs}, **how)
-            plain = [r.seconds / r.n_tokens * d.n_tokens for r, d in zip(*done.values(), strict=True)]
-            row = {"trained_at": train, "decoded_at": tau}
-            rows.append(row | figures(done[draft, "fixed:g=2"], plain))
-            keep_runs(done, f"temperature-{train:g}-{tau:g}", options, n_kept=1)
-    return rows
-
-
-def trained(options: argparse.Namespace, name: str, *settings: str) -> Path:
-    """The folder of a student trained from the young one with these settings; made where it is not there yet."""
-    folder = RUNS / f"{name}-{options.steps}"
-    if not list(folder.rglob("adapter_model.safetensors")):
-        data = "assets/responses/train.jsonl"
-        command = [sys.executable, "-m", "speckd", "distill", data, "--student", "young", "--output", str(folder)]
-        command += ["--steps", str(options.steps), "--seed", "0", *settings]
-        subprocess.run(command, check=True, cwd=ROOT)
-    return max(folder.rglob("adapter_model.safetensors"), key=lambda path: path.stat().st_mtime).parent
+    Plain decoding runs 30 layers a token. An exit's rows run through the layers below it; rows that are handed up run
+    through those above; the text's last token, where no exit ran it, through all.
+    """
+    depth, knobs = 30, read_draft(draft)[1]
+    steps = [step for record in records for step in record.rounds]
+    tokens = sum(record.n_tokens for record in records)
+    if "middle" not in knobs:
+        drafted = sum(len(step.tokens) for step in steps)
+        passed = sum(step.n_accepted for step in steps)
+        rows = sum(step.n_rows for step in steps)
+        return {"stopped_by_teacher": (drafted - passed) / max(1, drafted), "layers_a_token": depth * rows / tokens}
+    floors = [floor for step in steps for floor in step.floors]
+    drafted, kept = sum(len(f["drafted"]) for f in floors), sum(f["accepted"] for f in floors)
+    gathered, passed = sum(len(step.tokens) for step in steps), sum(step.n_accepted for step in steps)
+    looked = sum(len(f["drafted"]) + 1 for f in floors)  # rows that ran up to the middle exit
+    above = sum(step.n_rows for step in steps)
+    layers = looked * knobs["middle"] + above * (depth - knobs["middle"]) + len(steps) * knobs["middle"]
+    return {
+        "stopped_by_middle": (drafted - kept) / max(1, drafted),
+        "stopped_by_teacher": (gathered - passed) / max(1, gathered),
+        "layers_a_token": layers / tokens,
+    }
 
 
 def keep_runs(
-    done: dict[tuple[str, str], list[DecodeRecord]], table: str, options: argparse.Namespace, n_kept: int = 2
+    done: dict[tuple[str, str], list[DecodeRecord]], table: str, options: argparse.Namespace, n_kept: int = 1
 ) -> None:
     """Keep the first runs of each way, for the page: assets/decode/runs."""
     if options.data != "heldout":
@@ -296,8 +277,7 @@ def keep_runs(
     (HERE / "runs").mkdir(exist_ok=True)
     for (draft, policy), records in done.items():
         for number, record in enumerate(records[:n_kept]):
-            name = "".join(c if c.isalnum() or c in "=-.+" else "-" for c in f"{table}-{draft}-{policy}")
-            record.to_json(HERE / "runs" / f"{name}-{number}.json")
+            record.to_json(HERE / "runs" / f"{table}-{file_name(draft, policy)}-{number}.json")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def register(commands: Any) -> None:
         ),
         epilog=textwrap.dedent(
             """\
-            drafts:    student  student:vocab=8192  eagle  exit:layer=8  lookup  hispec:draft=4:middle=8  none
+            drafts:    student  student:vocab=8192  eagle  lookup  lookup+eagle  exit:layer=8
+                       hispec:draft=4:middle=8  none
             policies:  fixed:g=4  confidence:p=0.4  path:p=0.3  cost  tree:width=4:depth=3:nodes=8
                        ddd:x=-0.3:width=10:n=11
 

@@ -50,7 +50,8 @@ def register(commands: Any) -> None:
         "--draft",
         metavar="NAME",
         help="train a draft for speculative decoding instead of a student: eagle, or with settings "
-        "eagle:vocab=8192:depth=5:inner=1536; DATA may be several files with commas, and --divergence acceptance too",
+        "eagle:vocab=8192:depth=5:inner=1536; DATA may be several files with commas, and --divergence acceptance too; "
+        "or exits:layers=4+8, side branches of the teacher",
     )
     command.add_argument("--output", metavar="FOLDER", help="the run's folder; needed, here or in the file")
     command.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same command")
@@ -109,8 +110,27 @@ def settings_from(options: argparse.Namespace) -> DistillSettings:
     return DistillSettings(**given)
 
 
+def _exits(options: argparse.Namespace) -> int:
+    """Train side branches of the teacher's exits."""
+    from speckd.training.exits import ExitSettings, distill_exits, parse_exits
+
+    shared = {item.name for item in fields(ExitSettings)} & set(vars(options))
+    asked = {name: value for name in shared if (value := getattr(options, name)) is not None}
+    asked = {name: value for name, value in asked.items() if (name, value) != ("steps", 0)}
+    settings = ExitSettings(**(asked | parse_exits(options.draft)))
+    with progress_bars() as follow:
+        facts = distill_exits(settings, on_progress=follow)
+    for layer, figures in (facts["held_out"] or {}).items():
+        if layer != "rows":
+            print(f"Held out, exit after layer {layer}: agreement {figures['agreement']:.3f}")
+    print(f"{settings.steps:,} steps, {facts['seconds']:,.0f} s in all. The branches are in {settings.output}")
+    return 0
+
+
 def _draft(options: argparse.Namespace) -> int:
     """Train the draft that ``--draft`` names."""
+    if options.draft.partition(":")[0] == "exits":
+        return _exits(options)
     from speckd.training.draft import DraftSettings, distill_draft, parse_draft
     from speckd.training.draft_figures import in_words
 

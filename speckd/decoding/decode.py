@@ -82,8 +82,8 @@ def decode(
     Args:
         pair: from ``load_pair``; its teacher writes.
         prompt: the question, put into the pair's chat template.
-        draft: "student", "student:vocab=8192", "eagle", "exit:layer=8", "lookup", "hispec:draft=4:middle=8" or
-            "none"; by default the fastest lossless one that is here.
+        draft: "student", "student:vocab=8192", "eagle", "lookup+eagle" (the layer where lookup finds nothing),
+            "exit:layer=8", "lookup", "hispec:draft=4:middle=8" or "none"; by default the fastest lossless one here.
         policy: how far a round drafts: "fixed:g=4", "confidence:p=0.4", "path:p=0.3", "cost",
             "tree:width=4:depth=3:nodes=8", "ddd:x=-0.3:width=10:n=11"; by default "cost".
         max_new_tokens: the longest response, 1 or more.

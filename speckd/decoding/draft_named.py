@@ -1,4 +1,4 @@
-"""Drafts by name: ``student:vocab=8192``, ``eagle``, ``exit:layer=8``, ``lookup``, ``hispec``, ``none``."""
+"""Drafts by name: ``student:vocab=8192``, ``eagle``, ``lookup``, ``lookup+eagle``, ``exit:layer=8``, ``hispec``."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from speckd.decoding.drafts import Draft, Fitted, LookupDraft, ModelDraft
+from speckd.decoding.drafts import Draft, Fitted, LookupDraft, LookupFirst, ModelDraft
 from speckd.decoding.forward import Forward, forward_of
 from speckd.decoding.policies import Policy, read_knobs, split_knobs
 from speckd.decoding.rounds import Rounds
@@ -17,9 +17,11 @@ KNOBS: dict[str, dict[str, Any]] = {
     "none": {},
     "student": {"vocab": 0},
     "eagle": {"file": ""},
-    "exit": {"layer": 8},
+    "exit": {"layer": 8, "raw": 0},
     "lookup": {"longest": 3, "least": 2},
-    "hispec": {"draft": 4, "middle": 8, "n_draft": 2, "gather": 4},
+    "lookup+eagle": {"file": ""},
+    "lookup+student": {"vocab": 0},
+    "hispec": {"draft": 4, "middle": 8, "n_draft": 2, "gather": 4, "raw": 0},
 }
 
 
@@ -45,7 +47,7 @@ def check_draft(text: str, policy: Policy | None, do_sample: bool) -> None:
     """
     name, knobs = read_draft(text)
     whole = {"vocab": (0, 2**31), "longest": (1, 16), "least": (1, 16), "layer": (1, 2**15), "draft": (1, 2**15)}
-    whole |= {"middle": (1, 2**15), "n_draft": (1, 16), "gather": (1, 16)}
+    whole |= {"middle": (1, 2**15), "n_draft": (1, 16), "gather": (1, 16), "raw": (0, 1)}
     for knob, value in knobs.items():
         if knob in whole and not whole[knob][0] <= value <= whole[knob][1]:
             raise ValueError(f"draft {name!r}: {knob} is {value}: choose a whole number from {whole[knob][0]} on.")
@@ -62,12 +64,13 @@ def check_draft(text: str, policy: Policy | None, do_sample: bool) -> None:
 
 
 def fastest_draft(pair: Pair) -> str:
-    """The draft that is asked where none is named: the trained layer where it fits this teacher, else prompt lookup."""
+    """The draft that is asked where none is named: lookup, and where it finds nothing the trained layer, if that fits
+    this teacher."""
     try:
         from speckd.decoding.eagle import find_eagle
     except ImportError:
         return "lookup"
-    return "eagle" if find_eagle(pair) is not None else "lookup"
+    return "lookup+eagle" if find_eagle(pair) is not None else "lookup"
 
 
 def fit_draft(
@@ -89,6 +92,10 @@ def fit_draft(
         return _chained("none", None)
     if name == "lookup":
         return _chained(text, LookupDraft(target.vocabulary_size, knobs["longest"], knobs["least"]))
+    if name.startswith("lookup+"):
+        then = fit_draft(pair, text.strip().removeprefix("lookup+"), target, policy, do_sample, lean).draft
+        assert then is not None
+        return _chained(text, LookupFirst(LookupDraft(target.vocabulary_size), then, text))
     if name == "student":
         return _chained(text, _student(pair, text, knobs["vocab"], lean))
     if name == "eagle":
@@ -96,7 +103,7 @@ def fit_draft(
     from speckd.decoding import exits
 
     if name == "exit":
-        return exits.fit_exit(pair, text, target, knobs["layer"])
+        return exits.fit_exit(pair, text, target, knobs)
     return exits.fit_hispec(pair, text, target, knobs)
 
 

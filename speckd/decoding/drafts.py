@@ -209,6 +209,53 @@ class LookupDraft:
         return []
 
 
+class LookupFirst:
+    """Prompt lookup where it finds something, another draft where it does not: what is free is tried first.
+
+    The other draft reads the text only when it is asked; what came meanwhile waits. Which of the two proposes is told
+    by the text alone, so a sampled text stays exact.
+
+    Args:
+        lookup, then: with nothing read yet.
+        name: as the draft is written.
+    Attributes:
+        looked_up: whether this round's rows were looked up: then they cost no run of a model.
+    """
+
+    def __init__(self, lookup: LookupDraft, then: Draft, name: str) -> None:
+        self.lookup, self.then, self.name = lookup, then, name
+        self.wants_features = then.wants_features
+        self.looked_up = True
+        self._ids: list[int] = []  # what the other draft has not read yet
+        self._features: list[Tensor] = []
+        self._nodes: list[int] = []  # of its own last round, those that were accepted
+
+    @property
+    def vocabulary(self) -> Tensor | None:
+        return self.lookup.vocabulary if self.looked_up else self.then.vocabulary
+
+    def fresh(self) -> "LookupFirst":
+        return LookupFirst(self.lookup.fresh(), self.then.fresh(), self.name)
+
+    def commit(self, ids: Sequence[int], features: Tensor | None, nodes: Sequence[int]) -> Tensor | None:
+        if not self.looked_up:
+            self._nodes = list(nodes)
+        self._ids += ids
+        if features is not None:
+            self._features.append(features)
+        row = self.lookup.commit(ids, None, [])
+        self.looked_up = row is not None
+        if row is not None:
+            return row
+        waited = torch.cat(self._features) if self._features else None
+        row = self.then.commit(self._ids, waited, self._nodes)
+        self._ids, self._features, self._nodes = [], [], []
+        return row
+
+    def extend(self, tokens: Sequence[int], parents: Sequence[int]) -> Tensor:
+        return (self.lookup if self.looked_up else self.then).extend(tokens, parents)
+
+
 @dataclass
 class Fitted:
     """A draft that fits a pair.

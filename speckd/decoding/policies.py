@@ -19,9 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from speckd.decoding.costs import Costs
 
 MOST_DRAFTED = 16  # tokens of one chain
@@ -252,12 +249,14 @@ class Tree(Policy):
         width: paths that are followed at each step, and children tried of each.
         depth: steps at most.
         nodes: nodes that go to the teacher at most, by the probability of their path.
+        p: the least probability of a node's path that goes there: an unlikely row costs as much as a likely one.
     Source: EAGLE-2 (SafeAILab/EAGLE): width 10, depth 7, 60 nodes.
     """
 
     width: int = 4
     depth: int = 3
     nodes: int = 8
+    p: float = 0.0
     name: ClassVar[str] = "tree"
     tree: ClassVar[bool] = True
 
@@ -265,6 +264,7 @@ class Tree(Policy):
         _check_whole("width", self.width, 1, MOST_WIDTH)
         _check_whole("depth", self.depth, 1, MOST_DRAFTED)
         _check_whole("nodes", self.nodes, 1, MOST_NODES)
+        _check_share("p", self.p)
 
     def begin(self, costs: Costs | None) -> ChainRule:
         return ChainRule(self.depth)
@@ -284,7 +284,7 @@ class DynamicDepth(Tree):
 
     Args:
         x: stop where the logsumexp of the beams' path log-probabilities is below this, 0 or less.
-        width, nodes: as in ``Tree``.
+        width, nodes, p: as in ``Tree``.
         n: steps at most.
         steps: steps after which that is checked; each check costs a synchronisation on a GPU.
     Source: Dynamic Depth Decoding (arXiv 2409.00142): x = -0.3, w = 10, n = 11, S = {5, 7, 9}; those fit the paper's
@@ -310,7 +310,8 @@ class DynamicDepth(Tree):
 
     def describe(self) -> str:
         steps = "+".join(map(str, self.steps))
-        return f"ddd:x={_written(self.x)}:width={self.width}:n={self.n}:steps={steps}:nodes={self.nodes}"
+        knobs = f"x={_written(self.x)}:width={self.width}:n={self.n}:steps={steps}:nodes={self.nodes}"
+        return f"ddd:{knobs}:p={_written(self.p)}"
 
     def checks(self, step: int) -> bool:
         return step in self.steps
@@ -324,9 +325,10 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
-def logsumexp(values: Tensor) -> float:
+def logsumexp(values: Sequence[float]) -> float:
     """log sum exp of the beams' path log-probabilities: DDD's measure of how much the beams still hold."""
-    return float(torch.logsumexp(values.double(), 0))
+    most = max(values)
+    return most + math.log(sum(math.exp(value - most) for value in values))
 
 
 # --- as text --------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class RoundRecord:
         coins: the coin of each that was tossed for, else None.
         verdicts: "accepted", "rejected" or "unseen" (nobody looked: it came after the first rejection).
         near_tie: whether a one-row pass decided the last token.
-        steps: runs of the draft.
+        steps: runs of the draft; 0 where ``lookup+eagle`` looked the tokens up.
         checks: [step, value] of each question about a tree's depth.
         leftover: [token, weight] of the likeliest tokens that a resampled one was drawn from: p above q, normalised.
         teacher_top, draft_top: for each place on the path and the one after it, [token, p, q] of the likeliest tokens

@@ -6,6 +6,7 @@ the cache is cut back to the accepted path.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from speckd.decoding.drafts import Draft, Nodes
 from speckd.decoding.forward import Forward
 from speckd.decoding.policies import ChainRule, DynamicDepth, Policy, Tree, logsumexp
 from speckd.decoding.verification import (
+    Near,
     Pick,
     Verdict,
     probabilities,
@@ -40,6 +42,7 @@ class Rule:
     Attributes:
         coins: the uniforms of a sampled text; None is greedy.
         pick: plain decoding's own choice, for a text that has to equal it; it comes before coins.
+        near: where that choice hangs on a rounding: a one-row pass decides, as in a near tie.
         temperature: of p and q, for a sampled text.
         near_tie: greedy leads up to this, in logits, are decided by a one-row pass.
         lenience: 1 is lossless.
@@ -47,6 +50,7 @@ class Rule:
 
     coins: Coins | None = None
     pick: Pick | None = None
+    near: Near | None = None
     temperature: float = 1.0
     near_tie: float = 0.0
     lenience: float = 1.0
@@ -71,7 +75,7 @@ class Drafted:
         draft_nodes: the draft's own number of each, None where the draft was not run on it.
         confidences: the largest probability of q at each node's place.
         rows: the draft's (V',) logits at each node's place.
-        steps: runs of the draft, the one that took in the text's new tokens included.
+        steps: runs of the draft, the one that took in the text's new tokens included; 0 where it looked them up.
         checks: (step, value) of each question about the depth.
     """
 
@@ -207,7 +211,8 @@ class Rounds:
             self.target.keep(base, rows[:-1])
             token = self.pending if verdict.undecided == -1 else drafted.tokens[verdict.path[-1]]
             last = self._feed([token])
-            verdict.token = int(self.target.logits(last)[0].argmax())
+            row, place = self.target.logits(last)[0], start + len(verdict.path)
+            verdict.token = int(row.argmax()) if self.rule.pick is None else self.rule.pick(row, place)
             predicting = torch.cat([predicting[:-1], last])
         else:
             self.target.keep(base, rows)
@@ -242,7 +247,7 @@ class Rounds:
     def _verify(self, drafted: Drafted, logits: Tensor, start: int) -> Verdict:
         rule, tokens, parents = self.rule, drafted.tokens, drafted.parents
         if rule.pick is not None:
-            return verify_picks(tokens, parents, logits, start, rule.pick)
+            return verify_picks(tokens, parents, logits, start, rule.pick, rule.near if tokens else None)
         if rule.coins is None:
             near_tie = rule.near_tie if tokens else -1.0  # a pass over one row is what decides near ties
             return verify_greedy(tokens, parents, logits, near_tie, rule.lenience)
@@ -265,8 +270,12 @@ class Rounds:
         if row is None:
             return drafted
         if isinstance(self.policy, Tree):
-            return self._grow_tree(row, drafted, most, self.policy)
-        return self._grow_chain(row, drafted, most, start)
+            drafted = self._grow_tree(row, drafted, most, self.policy)
+        else:
+            drafted = self._grow_chain(row, drafted, most, start)
+        if getattr(self.draft, "looked_up", False):
+            drafted.steps = 0
+        return drafted
 
     def _grow_chain(self, row: Tensor, drafted: Drafted, most: int, start: int) -> Drafted:
         draft, rule, goes = self.draft, self.rule, self.chain_rule
@@ -315,8 +324,10 @@ class Rounds:
         found = Drafted(steps=1)  # every candidate, in the order in which it was found
         beam = self._children(row[None], [-1], found, policy.width)
         for step in range(1, most + 1):
+            if not beam:  # it had nothing more to say
+                break
             if policy.checks(step) and isinstance(policy, DynamicDepth):
-                value = logsumexp(torch.tensor([found.paths[node] for node in beam]))
+                value = logsumexp([found.paths[node] for node in beam])
                 found.checks.append((step, value))
                 if policy.stops(value):
                     break
@@ -331,38 +342,39 @@ class Rounds:
                 found.draft_nodes[node] = known + place
             found.steps += 1
             beam = self._children(rows, beam, found, policy.width)
-        return best_nodes(found, policy.nodes)
+        return best_nodes(found, policy.nodes, policy.p)
 
     def _children(self, rows: Tensor, parents: Sequence[int], found: Drafted, width: int) -> list[int]:
         """Add the ``width`` likeliest children of each parent; the likeliest of all by path are the next beam."""
         draft = self.draft
         assert draft is not None
         added = []
-        for row, parent in zip(rows, parents, strict=True):
-            logprobs = log_softmax(row, self.rule.draft_temperature)
-            values, places = logprobs.topk(min(width, logprobs.shape[-1]))
+        values, places = log_softmax(rows, self.rule.draft_temperature).topk(min(width, rows.shape[-1]), -1)
+        ids = places if draft.vocabulary is None else draft.vocabulary[places]
+        for row, parent, best, tokens in zip(rows, parents, values.tolist(), ids.tolist(), strict=True):
             above = found.paths[parent] if parent >= 0 else 0.0
-            for value, place in zip(values.tolist(), places.tolist(), strict=True):
+            for value, token in zip(best, tokens, strict=True):
                 if value == -float("inf"):
                     continue
                 added.append(len(found.tokens))
-                found.tokens.append(place if draft.vocabulary is None else int(draft.vocabulary[place]))
+                found.tokens.append(token)
                 found.parents.append(parent)
                 found.logprobs.append(value)
                 found.paths.append(above + value)
                 found.draft_nodes.append(None)
-                found.confidences.append(float(values[0].exp()))
+                found.confidences.append(math.exp(best[0]))
                 found.rows.append(row)
         return sorted(added, key=lambda node: -found.paths[node])[:width]
 
 
-def best_nodes(found: Drafted, most: int) -> Drafted:
-    """The likeliest nodes of a tree by path, parents before children, siblings likeliest first.
+def best_nodes(found: Drafted, most: int, p: float = 0.0) -> Drafted:
+    """The likeliest nodes of a tree by path, parents before children, siblings likeliest first; none below p.
 
     A path is never likelier than its beginning, and of equals the earlier found comes first: so the chosen nodes are a
     tree themselves.
     """
-    order = sorted(range(len(found.tokens)), key=lambda node: (-found.paths[node], node))[:most]
+    likely = [node for node, path in enumerate(found.paths) if p == 0.0 or path >= math.log(p)]
+    order = sorted(likely, key=lambda node: (-found.paths[node], node))[:most]
     chosen = sorted(order, key=lambda node: (_depth(found.parents, node), -found.paths[node], node))
     place = {node: index for index, node in enumerate(chosen)}
     return Drafted(
@@ -386,7 +398,7 @@ def _depth(parents: Sequence[int], node: int) -> int:
 
 
 def log_softmax(row: Tensor, temperature: float) -> Tensor:
-    """log q of one row of the draft, float32 or better."""
+    """log q of a row of the draft, or of several, float32 or better."""
     return torch.log_softmax(row if temperature == 1.0 else row / temperature, -1)
 
 

@@ -25,6 +25,7 @@ from speckd.decoding.coins import Coins
 from speckd.draws import Stream
 
 Pick = Callable[[Tensor, int], int]  # (V,) logits and the place in the response to the token that must stand there
+Near = Callable[[Tensor, int], bool]  # the same to whether logits a rounding away might lead to another token
 
 
 @dataclass
@@ -111,16 +112,22 @@ def verify_greedy(
         verdict.path.append(node)
 
 
-def verify_picks(tokens: Sequence[int], parents: Sequence[int], logits: Tensor, start: int, pick: Pick) -> Verdict:
+def verify_picks(
+    tokens: Sequence[int], parents: Sequence[int], logits: Tensor, start: int, pick: Pick, near: Near | None = None
+) -> Verdict:
     """Accept the nodes that equal what plain decoding would have written with its own uniforms.
 
     Args:
         tokens, parents, logits: as in ``verify_greedy``.
         start: place in the response of the round's first token.
         pick: plain decoding's own choice, from (V,) logits and a place in the response.
+        near: where it is true nothing is decided here: ``undecided`` says after which node.
     """
     verdict, children, node = Verdict(), children_of(parents), -1
     while True:
+        if near is not None and near(logits[node + 1], start + len(verdict.path)):
+            verdict.undecided, verdict.token = node, -1
+            return verdict
         verdict.token = pick(logits[node + 1], start + len(verdict.path))
         offered = children.get(node, [])
         passing = [child for child in offered if tokens[child] == verdict.token]

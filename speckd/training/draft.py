@@ -26,7 +26,7 @@ from torch import Tensor
 
 from speckd.conversations import stop_token_ids
 from speckd.data import Example, ShuffledByLength, read_examples
-from speckd.decoding.eagle import EagleLayer, EagleShape, save_draft
+from speckd.decoding.eagle import EagleLayer, EagleShape, read_draft, save_draft
 from speckd.divergences import divergence_named
 from speckd.files import write_whole
 from speckd.gates import Gate, gate_from_text
@@ -39,6 +39,7 @@ from speckd.training.draft_figures import DraftFigures, draft_figures, in_words,
 from speckd.training.draft_text import Batch, DraftTexts, draft_texts
 
 ACCEPTANCE = "acceptance"
+TOLD_BY_NAME = ("vocabulary", "depth", "inner", "decay", "single", "start")  # settings in the name of the draft
 LOG_EVERY = 10  # steps: reading a loss from a GPU makes it wait
 
 
@@ -55,6 +56,8 @@ class DraftSettings:
         depth: unrolled steps in training. decay: step j weighs decay**j (EAGLE-3: 0.8).
         single: share of the optimizer's steps, at the start, that are not unrolled and so cost a fifth; 0 for none.
         divergence: a divergence of ours, or "acceptance": -log sum min(p, q) (SpecForge's lk_loss).
+        temperature: divides both models' logits; away from 1 the teacher's are normalised over the draft's vocabulary.
+        start: the folder of a draft to go on from, with its shape and vocabulary; None for a fresh one.
         gate: weighs each row as in gated distillation; "none" for all alike.
         epochs, steps, batch_size, learning_rate, warmup, weight_decay, clip: of AdamW (0.9, 0.95), on a cosine.
         precision: "full", or "bf16" for products in bfloat16.
@@ -78,6 +81,8 @@ class DraftSettings:
     decay: float = 0.8
     single: float = 0.0
     divergence: str = "forward_kl"
+    temperature: float = 1.0
+    start: str | None = None
     gate: str = "none"
     epochs: float = 1.0
     steps: int = 0
@@ -95,6 +100,8 @@ class DraftSettings:
     def __post_init__(self) -> None:
         loss_named(self.divergence)
         gate_of(self.gate)
+        if not 0.0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature!r}: choose a number above 0.")
         if not 0.0 <= self.single <= 1.0:
             raise ValueError(f"single is {self.single}: choose a share of the steps, 0 to 1.")
         if self.vocabulary < 2 or self.depth < 1 or self.batch_size < 1 or not 0 < self.decay <= 1:
@@ -117,7 +124,7 @@ def parse_draft(text: str) -> dict[str, Any]:
     if name != "eagle":
         raise ValueError(f"{name!r} is no draft that can be trained here: choose eagle.")
     known = {"vocab": ("vocabulary", int), "depth": ("depth", int), "inner": ("inner", int), "decay": ("decay", float)}
-    known["single"] = ("single", float)
+    known |= {"single": ("single", float), "start": ("start", str)}
     found: dict[str, Any] = {}
     for knob in knobs:
         key, _, value = knob.partition("=")
@@ -177,17 +184,20 @@ def batch_loss(
     """The weighted mean over unrolled steps of the mean loss of their rows: sum decay**j L_j / sum decay**j."""
     loss_of = loss_named(settings.divergence)
     steps = unrolled(layer, embedding, batch, depth)
+    tau = settings.temperature
     with torch.no_grad():
-        teacher_logprobs = (
-            logits_of(head, batch.root_features.flatten(0, 1)) - batch.log_total.flatten()[:, None]
-        )  # (B R, V'), of the whole vocabulary's softmax
+        teacher_logits = logits_of(head, batch.root_features.flatten(0, 1))  # (B R, V')
+        if tau == 1.0:  # of the whole vocabulary's softmax
+            teacher_logprobs = teacher_logits - batch.log_total.flatten()[:, None]
+        else:
+            teacher_logprobs = torch.log_softmax(teacher_logits / tau, -1)
     total = teacher_logprobs.new_zeros(())
     weights = 0.0
     for step, expected in enumerate(steps):
         rows, targets = batch.rows_at(step)
         if not len(rows):
             break
-        draft_logprobs = torch.log_softmax(logits_of(head, expected.flatten(0, 1)[rows]), -1)
+        draft_logprobs = torch.log_softmax(logits_of(head, expected.flatten(0, 1)[rows]) / tau, -1)
         p = teacher_logprobs if step == 0 and len(targets) == len(teacher_logprobs) else teacher_logprobs[targets]
         losses = loss_of(p, draft_logprobs)  # (N,)
         if gate.name != "none":
@@ -289,7 +299,10 @@ def read_draft_data(
     if pair.device.type == "cuda" and settings.precision == "bf16":
         torch.backends.cuda.matmul.allow_tf32 = True  # for the heads' products, whose sums stay in float32
     examples, held_out = _examples(pair, settings)
-    vocabulary = most_frequent(examples, stop_token_ids(pair.teacher, pair.tokenizer), settings.vocabulary)
+    if settings.start is not None:
+        vocabulary = read_draft(settings.start, pair.teacher_sha256)[1]
+    else:
+        vocabulary = most_frequent(examples, stop_token_ids(pair.teacher, pair.tokenizer), settings.vocabulary)
     precision = torch.bfloat16 if settings.precision == "bf16" else None
     texts = _features(pair, settings, examples, precision, report, stopping)
     held = _features(pair, settings, held_out, None, report, stopping) if held_out else None
@@ -306,7 +319,7 @@ def _open_folder(folder: Path, settings: DraftSettings, resume: bool) -> None:
         if file.exists():
             kept = json.loads(file.read_text(encoding="utf-8"))
             free = {"output", "device", "eval_every", "save_every", "keep_features"}
-            differing = sorted(name for name in asked if kept.get(name) != asked[name] and name not in free)
+            differing = sorted(n for n in asked if kept.get(n, asked[n]) != asked[n] and n not in free)
             if not resume:
                 raise ValueError(f"{folder} holds a run already: resume it with --resume, or choose another folder.")
             if differing:
@@ -386,7 +399,10 @@ class _Run:
         )
         self.embedding = pair.teacher.get_input_embeddings().weight.detach().float()
         torch.manual_seed(settings.seed)
-        self.layer = EagleLayer(EagleShape.like(pair.teacher, settings.inner)).to(pair.device)
+        if settings.start is not None:
+            self.layer = read_draft(settings.start, pair.teacher_sha256)[0].requires_grad_(True).to(pair.device)
+        else:
+            self.layer = EagleLayer(EagleShape.like(pair.teacher, settings.inner)).to(pair.device)
         matrices = [weight for weight in self.layer.parameters() if weight.ndim > 1]
         vectors = [weight for weight in self.layer.parameters() if weight.ndim == 1]
         self.optimizer = torch.optim.AdamW(
@@ -516,12 +532,12 @@ class _Run:
 def command_of(settings: DraftSettings) -> str:
     """The shell command that repeats a run."""
     knobs = {"vocab": settings.vocabulary, "depth": settings.depth, "inner": settings.inner, "decay": settings.decay}
-    knobs |= {"single": settings.single or None}
+    knobs |= {"single": settings.single or None, "start": settings.start}
     draft = "eagle" + "".join(f":{name}={value}" for name, value in knobs.items() if value is not None)
     parts = ["python", "-m", "speckd", "distill", settings.data, "--output", settings.output, "--draft", draft]
     for item in fields(DraftSettings):
         value = getattr(settings, item.name)
-        if item.name in ("data", "output", "vocabulary", "depth", "inner", "decay", "single") or value == item.default:
+        if item.name in ("data", "output", *TOLD_BY_NAME) or value == item.default:
             continue
         if item.name == "keep_features":
             parts.append("--no-teacher-cache")

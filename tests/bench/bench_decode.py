@@ -1,31 +1,41 @@
 """Speculative decoding against plain decoding, on held-out prompts: everything in one run, in turns, by CPU time.
 
-    python tests/bench/bench_decode.py [--prompts 24] [--tokens 64] [--sample] [--json FILE]
+    python tests/bench/bench_decode.py [--prompts 24] [--tokens 64] [--sample] [--json FILE] [--csv FILE]
 
 Columns: transformers' generate, its assisted generation with the packaged student, its prompt lookup; our plain loop
 over the lean forward; our drafts. For each prompt all of them answer, one after another, in an order that turns with
 each prompt; one thread, the time that the process worked, the reading of the prompt included for all. Greedy outputs
 must be identical. Ratios are medians over prompts, with 95% intervals from 2,000 resamples of the prompts.
 
-``--only NAME`` (several times) leaves the other columns out; ratios need one of the three that they are over.
+``--only NAME`` (several times) leaves the other columns out; ratios need one of the three that they are over. What was
+measured stands in ``--json`` after each prompt, and the same command goes on from there.
+
+Predicted: tokens over what the rounds should have cost, against the measured ratio of the same rounds over our plain
+loop's, both without the reading of the prompt, which speculation leaves as it is. Costs are measured anew at each
+prompt, so that a slow spell of the machine meets both; their medians count.
 """
 
 import argparse
+import csv
 import json
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import speckd
 from speckd.data import encode_prompt
 from speckd.decoding.coins import Coins
+from speckd.decoding.costs import Costs
 from speckd.decoding.decode import known_costs, near_tie_of, stop_ids
 from speckd.decoding.draft_named import fit_draft
 from speckd.decoding.eagle import find_eagle
+from speckd.decoding.exact import DRAFT_ON
 from speckd.decoding.forward import forward_of
 from speckd.decoding.policies import policy_from_text
 from speckd.decoding.rounds import Rounds, Rule
@@ -35,12 +45,14 @@ OURS = [
     ("plain loop", "none", "none"),
     ("lookup", "lookup", "fixed:g=4"),
     ("student, g=1", "student:vocab=8192", "fixed:g=1"),
-    ("student, cost", "student:vocab=8192", "cost"),
-    ("eagle, confidence", "eagle", "confidence:p=0.5:most=6"),
     ("eagle, cost", "eagle", "cost"),
-    ("eagle, path", "eagle", "path:p=0.1:most=6"),  # chosen on dev prompts, as is the next
-    ("eagle, tree", "eagle", "tree:width=2:depth=2:nodes=3"),
+    ("eagle, ddd", "eagle", DRAFT_ON.describe()),
+    ("lookup+eagle, path", "lookup+eagle", "path:p=0.1:most=6"),
+    ("lookup+eagle, cost", "lookup+eagle", "cost"),
+    ("ours", "lookup+eagle", DRAFT_ON.describe()),  # what inspect, rollouts and the page take
 ]
+Seconds = dict[str, list[float]]  # a token, of each way on each prompt
+Rounded = dict[str, list[Any]]  # of our ways on each prompt: tokens, seconds, rows of each pass, steps of the draft
 
 
 def main() -> None:
@@ -50,21 +62,23 @@ def main() -> None:
     options.add_argument("--sample", action="store_true", help="at temperature 1; transformers' columns draw their own")
     options.add_argument("--only", action="append", help="columns to run; the first is what ratios are over")
     options.add_argument("--json", metavar="FILE")
+    options.add_argument("--csv", metavar="FILE")
     chosen = options.parse_args()
     torch.set_num_threads(1)
     pair = speckd.load_pair(device="cpu", merge=True)
     rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
     prompts = [encode_prompt(pair.tokenizer, [{"role": "user", "content": row["prompt"]}]) for row in rows]
     prompts = prompts[:: max(1, len(prompts) // chosen.prompts)][: chosen.prompts]
-    ways = columns(pair, chosen.tokens, chosen.sample, chosen.only)
-    taken = measure(ways, prompts, chosen.sample)
-    report(taken, chosen)
+    rounded: Rounded = {}
+    ways = columns(pair, chosen.tokens, chosen.sample, chosen.only, rounded)
+    taken, costs = measure(ways, pair, prompts, chosen, rounded)
+    report(taken, rounded, costs, chosen)
 
 
 def columns(
-    pair: speckd.Pair, n_tokens: int, sample: bool, only: list[str] | None
+    pair: speckd.Pair, n_tokens: int, sample: bool, only: list[str] | None, rounded: Rounded
 ) -> dict[str, Callable[[list[int]], list[int]]]:
-    """Name -> a function from a prompt's ids to the response's."""
+    """Name -> a function from a prompt's ids to the response's; ours also say in ``rounded`` what their rounds were."""
 
     def transformers_way(**more: object) -> Callable[[list[int]], list[int]]:
         def run(prompt: list[int]) -> list[int]:
@@ -91,43 +105,91 @@ def columns(
     stops = stop_ids(pair)
     near_tie = -1.0 if sample else near_tie_of(target, pair.teacher)
     for name, draft, policy_text in OURS:
-        if (draft == "eagle" and find_eagle(pair) is None) or (only and name not in only):
+        if ("eagle" in draft and find_eagle(pair) is None) or (only and name not in only):
             continue
         policy = policy_from_text(policy_text)
         fitted = fit_draft(pair, draft, target, policy, sample)
         costs = known_costs(pair, fitted, target) if policy.name == "cost" else None
-        found[name] = our_way(target, fitted, policy, costs, n_tokens, stops, near_tie, sample)
+        rounded[name] = []
+        found[name] = our_way(target, fitted, policy, costs, n_tokens, stops, near_tie, sample, rounded[name])
     return {name: way for name, way in found.items() if not only or name in only}
 
 
-def our_way(target, fitted, policy, costs, n_tokens, stops, near_tie, sample):  # type: ignore[no-untyped-def]
+def our_way(target, fitted, policy, costs, n_tokens, stops, near_tie, sample, rounded):  # type: ignore[no-untyped-def]
     def run(prompt: list[int]) -> list[int]:
         rule = Rule(Coins(0), near_tie=near_tie) if sample else Rule(near_tie=near_tie)
         draft = fitted.draft.fresh() if fitted.draft is not None else None
         steps = Rounds(target.fresh(), draft, rule, policy, prompt, n_tokens, costs=costs, stops=stops)
-        return [token for done in steps for token in done.output]
+        written, seconds, rows, n_steps = [], 0.0, [], 0
+        for done in steps:
+            written += done.output
+            seconds += done.draft_seconds + done.verify_seconds
+            rows.append(len(done.drafted.tokens) + 1)
+            n_steps += done.drafted.steps
+        rounded.append([len(written), seconds, rows, n_steps])
+        return written
 
     return run
 
 
 @torch.inference_mode()
-def measure(ways: dict, prompts: list[list[int]], sample: bool) -> dict[str, list[float]]:
-    """Seconds a token of each way on each prompt."""
+def measure(
+    ways: dict, pair: speckd.Pair, prompts: list[list[int]], chosen: argparse.Namespace, rounded: Rounded
+) -> tuple[Seconds, dict[str, list[dict]]]:
+    """Seconds a token of each way on each prompt, and the costs of each draft as measured at each prompt."""
     names = list(ways)
     for name in names:
         ways[name](prompts[0][:8])  # the first run of anything allocates and loads
-    taken: dict[str, list[float]] = {name: [] for name in names}
-    for turn, prompt in enumerate(prompts):
-        texts = {}
+    taken: Seconds = {name: [] for name in names}
+    costs: dict[str, list[dict]] = {draft: [] for name, draft, _ in OURS if name in names and draft != "none"}
+    for rows in rounded.values():
+        rows.clear()
+    if chosen.json and Path(chosen.json).exists():
+        kept = json.loads(Path(chosen.json).read_text(encoding="utf-8"))
+        taken, costs = kept["seconds_a_token"], kept["costs"]
+        assert list(taken) == names, f"{chosen.json} holds other columns: remove it, or choose another file"
+        for name, rows in kept["rounded"].items():
+            rounded[name] += rows
+    for turn in range(len(taken[names[0]]), len(prompts)):
+        prompt, texts = prompts[turn], {}
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             began = time.process_time()
             texts[name] = ways[name](prompt)
             taken[name].append((time.process_time() - began) / max(1, len(texts[name])))
-        if not sample:
+        if not chosen.sample:
             different = [name for name in names if texts[name] != texts[names[0]]]
             assert not different, f"prompt {turn}: {different} wrote another text than {names[0]}"
+        draft = list(costs)[turn % len(costs)]  # one draft at each prompt: it takes seconds
+        costs[draft].append(speckd.measure_costs(pair, draft, repeats=2, context=96).to_dict())
+        if chosen.json:
+            kept = {"seconds_a_token": taken, "rounded": rounded, "costs": costs}
+            Path(chosen.json).write_text(json.dumps(kept) + "\n")
         print(f"{turn + 1} of {len(prompts)}", end="\r", flush=True)
-    return taken
+    return taken, costs
+
+
+def median_costs(costs: dict[str, list[dict]], draft: str) -> Costs:
+    """The median of each cost over the prompts at which it was measured; passes cost the same beside every draft."""
+    passes = [one for measured in costs.values() for one in measured]
+    ratios = zip(*(one["verify"] for one in passes), strict=True)
+    step = statistics.median(one["draft"] for one in costs[draft])
+    return Costs(tuple(passes[0]["rows"]), tuple(statistics.median(ratio) for ratio in ratios), step)
+
+
+def over_plain(rows: list[Any], plain: list[Any], costs: Costs | None) -> tuple[float, float, float]:
+    """Our plain loop's time a token over this way's, all prompts together, and the ends of its 95% interval: measured,
+    or predicted where costs are given."""
+
+    def time_of(row: list[Any]) -> float:
+        return row[1] if costs is None else sum(map(costs.verify, row[2])) + costs.draft * row[3]
+
+    def ratio(places: list[int]) -> float:
+        times = [sum(time_of(one[i]) for i in places) / sum(one[i][0] for i in places) for one in (rows, plain)]
+        return times[1] / times[0]
+
+    draw, every = random.Random(0), list(range(len(rows)))
+    drawn = sorted(ratio(draw.choices(every, k=len(every))) for _ in range(2000))
+    return ratio(every), drawn[50], drawn[1949]
 
 
 def interval(first: list[float], second: list[float]) -> tuple[float, float, float]:
@@ -138,19 +200,42 @@ def interval(first: list[float], second: list[float]) -> tuple[float, float, flo
     return statistics.median(ratios), medians[50], medians[1949]
 
 
-def report(taken: dict[str, list[float]], chosen: argparse.Namespace) -> None:
-    bases = [name for name in ("generate", "assisted", "plain loop") if name in taken]
+def report(taken: Seconds, rounded: Rounded, costs: dict[str, list[dict]], chosen: argparse.Namespace) -> None:
+    bases = [name for name in ("generate", "assisted", "plain loop", "lookup") if name in taken]
     how = "sampled at temperature 1" if chosen.sample else "greedy, all outputs identical"
     print(f"{len(next(iter(taken.values())))} prompts, {chosen.tokens} tokens, {how}; speed-up over (95% interval)")
     print(f"{'':20}" + f"{'ms a token':>12}" + "".join(f"{base:>24}" for base in bases))
-    table: dict[str, dict] = {}
+    table: list[dict[str, Any]] = []
     for name, seconds in taken.items():
-        ratios = {base: interval(taken[base], seconds) for base in bases}
-        table[name] = {"ms": 1000 * statistics.median(seconds), **{b: list(r) for b, r in ratios.items()}}
-        cells = "".join(f"{middle:12.2f} ({low:.2f}..{high:.2f})" for middle, low, high in ratios.values())
-        print(f"{name:20}{table[name]['ms']:12.1f}{cells}")
-    if chosen.json:
-        Path(chosen.json).write_text(json.dumps({"seconds_a_token": taken, "table": table}, indent=1) + "\n")
+        row: dict[str, Any] = {"way": name, "text": "sampled" if chosen.sample else "greedy"}
+        row |= {"prompts": len(seconds), "tokens": chosen.tokens, "ms_a_token": 1000 * statistics.median(seconds)}
+        cells = ""
+        for base in bases:
+            middle, low, high = interval(taken[base], seconds)
+            row |= columns_of(f"over_{base.replace(' ', '_')}", (middle, low, high))
+            cells += f"{middle:12.2f} ({low:.2f}..{high:.2f})"
+        print(f"{name:20}{row['ms_a_token']:12.1f}{cells}")
+        if name in rounded and "plain loop" in rounded and name != "plain loop":
+            draft = next(draft for known, draft, _ in OURS if known == name)
+            prices = median_costs(costs, draft)
+            row |= columns_of("rounds", over_plain(rounded[name], rounded["plain loop"], None))
+            row |= columns_of("predicted", over_plain(rounded[name], rounded["plain loop"], prices))
+            row |= {"v2": prices.verify(2), "v4": prices.verify(4), "v8": prices.verify(8), "c": prices.draft}
+            print(f"{'':20}of the rounds alone {row['rounds']:.2f}, predicted {row['predicted']:.2f}")
+        table.append(row)
+    if chosen.csv:
+        command = "python tests/bench/bench_decode.py " + " ".join(sys.argv[1:])
+        names = list(dict.fromkeys(name for row in table for name in row))
+        with Path(chosen.csv).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [*names, "command"], lineterminator="\n")
+            writer.writeheader()
+            for row in table:
+                told = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
+                writer.writerow(told | {"command": command})
+
+
+def columns_of(name: str, figure: tuple[float, float, float]) -> dict[str, float]:
+    return {name: figure[0], f"{name}_low": figure[1], f"{name}_high": figure[2]}
 
 
 if __name__ == "__main__":

@@ -155,7 +155,20 @@ def test_features_on_disk_are_read_and_not_made_again(settings: DraftSettings, m
     assert torch.equal(kept.texts.features, again.texts.features) and torch.equal(kept.texts.best, again.texts.best)
 
 
-@pytest.mark.parametrize("more", [{"divergence": "acceptance"}, {"gate": "topk:k=3:beta=0"}, {"precision": "bf16"}])
+def test_a_draft_goes_on_from_another_with_its_vocabulary(settings: DraftSettings, tmp_path: Path) -> None:
+    _, first = distill_draft(settings)
+    start = str(Path(settings.output) / "draft")
+    more = replace(settings, output=str(tmp_path / "more"), start=start, vocabulary=7, steps=1, learning_rate=1e-9)
+    told, second = distill_draft(more)
+    assert first is not None and second is not None
+    assert second.agreement == pytest.approx(first.agreement, abs=0.02)  # read back from bfloat16, and hardly moved
+    assert f":start={start}" in told["command"] and parse_draft(f"eagle:start={start}") == {"start": start}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"divergence": "acceptance"}, {"gate": "topk:k=3:beta=0"}, {"precision": "bf16"}, {"temperature": 2.0}],
+)
 def test_every_loss_trains(settings: DraftSettings, more: dict[str, str]) -> None:
     rows: list[dict[str, Any]] = []
     distill_draft(replace(settings, steps=20, **more), on_row=rows.append)

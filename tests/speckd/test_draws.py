@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speckd.draws import Stream, answer_uniforms, on_policy_coin, row_uniforms
+from speckd.draws import Stream, answer_uniforms, draw_from_nucleus, near_boundary, on_policy_coin, row_uniforms
 
 SEEDS = st.integers(0, 2**63 - 1)
 SMALL = st.integers(0, 3)
@@ -48,3 +48,20 @@ def test_neither_step_nor_seed_repeats_another(stream: Stream) -> None:
     """Seed 0 at step 1,000,003 and seed 1 at step 0 once drew the same answers."""
     drawn = [uniforms_of(stream, seed, step, 5)[0] for seed in (0, 1) for step in (0, 1, 1_000_003)]
     assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_where_no_boundary_is_near_a_rounding_never_draws_another_token(top_p: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    told, changed, error = 0, 0, 1e-2  # large, so that it matters
+    for _ in range(300):
+        logits = 2 * torch.randn(40, generator=generator)
+        uniform = torch.rand(1, generator=generator, dtype=torch.float64)
+        drawn = draw_from_nucleus(logits[None], uniform, 0.8, top_p)
+        off = [logits + error * (2 * torch.rand(40, generator=generator) - 1) for _ in range(20)]
+        moved = any(draw_from_nucleus(other[None], uniform, 0.8, top_p) != drawn for other in off)
+        near = near_boundary(logits, float(uniform), 0.8, top_p, error)
+        assert near or not moved
+        told, changed = told + near, changed + moved
+    assert 0 < changed <= told < 150
+    assert not near_boundary(torch.tensor([2.0, 1.0]), 0.3, 1.0, top_p, 0.0)

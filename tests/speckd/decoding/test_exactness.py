@@ -9,6 +9,7 @@ import torch
 
 from speckd.decoding import rounds as rounds_module
 from speckd.decoding import verification
+from speckd.decoding.drafts import Draft, LookupDraft, LookupFirst
 from speckd.decoding.policies import ChainRule, Policy, policy_from_text
 from speckd.decoding.rounds import Round, Rounds, Rule
 from tests.speckd.decoding.fakes import EnumeratedCoins, TableDraft, TableForward, table_from
@@ -33,7 +34,11 @@ def teacher_distribution(temperature: float, length: int = LENGTH, size: int = S
 
 
 def decoded_distribution(
-    policy: str, temperature: float = 1.0, vocabulary: list[int] | None = None, lenience: float = 1.0
+    policy: str,
+    temperature: float = 1.0,
+    vocabulary: list[int] | None = None,
+    lenience: float = 1.0,
+    draft: Draft | None = None,
 ) -> dict[tuple[int, ...], float]:
     """The distribution of the program's texts: every branch of every coin, with its exact chance."""
     distribution: dict[tuple[int, ...], float] = {}
@@ -41,7 +46,7 @@ def decoded_distribution(
     for coins in tried.branches():
         run = Rounds(
             TableForward(TEACHER, SIZE),
-            TableDraft(DRAFT, vocabulary),
+            draft.fresh() if draft is not None else TableDraft(DRAFT, vocabulary),
             Rule(coins=coins, temperature=temperature, lenience=lenience),
             policy_from_text(policy),
             PROMPT,
@@ -79,6 +84,28 @@ def test_every_text_has_exactly_the_teachers_probability(
 ) -> None:
     decoded = decoded_distribution(policy, temperature, vocabulary)
     assert largest_difference(decoded, teacher_distribution(temperature)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("policy", "vocabulary"), [("fixed:g=2", [1, 2]), ("path:p=0.1", None), ("tree:width=2:depth=2:nodes=3", None)]
+)
+def test_lookup_before_another_draft_is_exact_too(policy: str, vocabulary: list[int] | None) -> None:
+    """The two take turns within a text, and know different vocabularies."""
+
+    class Watched(LookupFirst):
+        def fresh(self) -> "Watched":
+            return Watched(self.lookup.fresh(), self.then.fresh(), self.name)  # type: ignore[arg-type]
+
+        def commit(self, *more):  # type: ignore[no-untyped-def]
+            row = super().commit(*more)
+            asked.add(self.looked_up)
+            return row
+
+    asked: set[bool] = set()
+    both = Watched(LookupDraft(SIZE, 2, 1), TableDraft(DRAFT, vocabulary), "lookup+table")
+    decoded = decoded_distribution(policy, draft=both)
+    assert largest_difference(decoded, teacher_distribution(1.0)) < 1e-12
+    assert asked == {True, False}, "only one of the two was asked: the test shows nothing"
 
 
 def test_lenience_is_not_the_teachers_distribution() -> None:

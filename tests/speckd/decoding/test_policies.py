@@ -84,6 +84,15 @@ def test_a_tree_is_no_larger_than_asked_and_its_likeliest_paths_stay() -> None:
                 assert step.drafted.paths[node] <= step.drafted.paths[parent]
 
 
+def test_a_tree_leaves_out_what_is_less_likely_than_asked() -> None:
+    _, _, done, expected = decode_greedily("tree:width=4:depth=3:nodes=20:p=0.2")
+    assert expected == [token for step in done for token in step.output]
+    paths = [path for step in done for path in step.drafted.paths]
+    assert paths and min(paths) >= math.log(0.2)
+    _, _, all_of_them, _ = decode_greedily("tree:width=4:depth=3:nodes=20")
+    assert sum(len(step.drafted.tokens) for step in all_of_them) > len(paths)
+
+
 def test_a_stopping_rule_drafts_less_where_the_draft_is_unsure() -> None:
     lengths = {}
     for threshold in (0.0, 0.6, 0.95):
