@@ -63,7 +63,12 @@ def main() -> None:
     options.add_argument("--only", action="append", help="columns to run; the first is what ratios are over")
     options.add_argument("--json", metavar="FILE")
     options.add_argument("--csv", metavar="FILE")
+    options.add_argument("--report", action="store_true", help="measure nothing: report what stands in --json so far")
     chosen = options.parse_args()
+    if chosen.report:
+        kept = json.loads(Path(chosen.json).read_text(encoding="utf-8"))
+        report(kept["seconds_a_token"], kept["rounded"], kept["costs"], chosen)
+        return
     torch.set_num_threads(1)
     pair = speckd.load_pair(device="cpu", merge=True)
     rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]

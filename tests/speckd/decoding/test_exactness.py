@@ -86,10 +86,7 @@ def test_every_text_has_exactly_the_teachers_probability(
     assert largest_difference(decoded, teacher_distribution(temperature)) < 1e-12
 
 
-@pytest.mark.parametrize(
-    ("policy", "vocabulary"), [("fixed:g=2", [1, 2]), ("path:p=0.1", None), ("tree:width=2:depth=2:nodes=3", None)]
-)
-def test_lookup_before_another_draft_is_exact_too(policy: str, vocabulary: list[int] | None) -> None:
+def test_lookup_before_another_draft_is_exact_too() -> None:
     """The two take turns within a text, and know different vocabularies."""
 
     class Watched(LookupFirst):
@@ -102,9 +99,15 @@ def test_lookup_before_another_draft_is_exact_too(policy: str, vocabulary: list[
             return row
 
     asked: set[bool] = set()
-    both = Watched(LookupDraft(SIZE, 2, 1), TableDraft(DRAFT, vocabulary), "lookup+table")
-    decoded = decoded_distribution(policy, draft=both)
-    assert largest_difference(decoded, teacher_distribution(1.0)) < 1e-12
+    for policy, vocabulary in (
+        ("fixed:g=2", [1, 2]),
+        ("path:p=0.1", None),
+        ("tree:width=2:depth=2:nodes=3", None),
+        ("ddd:x=-0.6:width=2:n=2:steps=1:nodes=3:p=0.1", [0, 1]),
+    ):
+        both = Watched(LookupDraft(SIZE, 2, 1), TableDraft(DRAFT, vocabulary), "lookup+table")
+        decoded = decoded_distribution(policy, draft=both)
+        assert largest_difference(decoded, teacher_distribution(1.0)) < 1e-12
     assert asked == {True, False}, "only one of the two was asked: the test shows nothing"
 
 

@@ -50,9 +50,9 @@ def test_training_brings_a_branch_nearer_and_leaves_the_trunk_alone(pair: speckd
     assert all(torch.equal(weight, before[name]) for name, weight in pair.teacher.state_dict().items())
 
 
-@pytest.mark.parametrize("draft", ["exit:layer=2", "hispec:draft=1:middle=2"])
+@pytest.mark.parametrize(("draft", "policy"), [("exit:layer=2", "fixed:g=2"), ("hispec:draft=1:middle=2", None)])
 def test_greedy_text_is_the_teachers_own_whatever_branches_say(
-    pair: speckd.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draft: str
+    pair: speckd.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draft: str, policy: str | None
 ) -> None:
     torch.manual_seed(0)
     norm = trunk_of(pair.teacher).norm
@@ -61,8 +61,8 @@ def test_greedy_text_is_the_teachers_own_whatever_branches_say(
         torch.nn.init.normal_(branch.down.weight, std=0.3)
     file = save_branches(tmp_path, branches, torch.arange(3, 80), pair.teacher_sha256)
     monkeypatch.setattr(exits, "shipped_branches", lambda: file)
-    raw = decode(pair, "Say 3", draft=f"{draft}:raw=1", policy=None, max_new_tokens=20)
-    branched = decode(pair, "Say 3", draft=draft, policy=None, max_new_tokens=20)
+    raw = decode(pair, "Say 3", draft=f"{draft}:raw=1", policy=policy, max_new_tokens=20)
+    branched = decode(pair, "Say 3", draft=draft, policy=policy, max_new_tokens=20)
     assert branched.output_ids == raw.output_ids and branched.identical and raw.identical
     assert [step.tokens for step in branched.rounds] != [step.tokens for step in raw.rounds], "no branch was asked"
     assert {token for step in branched.rounds for token in step.tokens} <= set(range(3, 80))
