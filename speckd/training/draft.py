@@ -531,7 +531,12 @@ class _Run:
 
 def command_of(settings: DraftSettings) -> str:
     """The shell command that repeats a run."""
-    knobs = {"vocab": settings.vocabulary, "depth": settings.depth, "inner": settings.inner, "decay": settings.decay}
+    knobs: dict[str, Any] = {
+        "vocab": settings.vocabulary,
+        "depth": settings.depth,
+        "inner": settings.inner,
+        "decay": settings.decay,
+    }
     knobs |= {"single": settings.single or None, "start": settings.start}
     draft = "eagle" + "".join(f":{name}={value}" for name, value in knobs.items() if value is not None)
     parts = ["python", "-m", "speckd", "distill", settings.data, "--output", settings.output, "--draft", draft]

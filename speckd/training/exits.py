@@ -219,7 +219,7 @@ def distill_exits(settings: ExitSettings, on_progress: OnProgress | None = None)
         raise ValueError(f"{output} is not empty: choose another folder.")
     pair = load_pair(settings.teacher, settings.teacher, device=settings.device, revision=settings.revision,
                      student_revision=settings.revision, on_progress=report)  # fmt: skip
-    more = {"max_length": settings.max_length}
+    more: dict[str, Any] = {"max_length": settings.max_length}
     train = read_examples(settings.data, pair.tokenizer, limit=settings.limit, **more).examples
     held = (
         read_examples(settings.eval_data, pair.tokenizer, limit=settings.eval_limit, **more).examples
