@@ -95,7 +95,7 @@ def cells_table(cells: Sequence[Mapping[str, Any]], most: int = 30) -> str:
     sure = sorted((cell for cell in cells if cell["verdict"] in ("helps", "hurts")), key=lambda cell: cell["q"])
     lines = [
         f"{len(cells)} cells (an arm against plain, one figure); at a false discovery rate of {LEVEL:.0%} (Benjamini "
-        f"and Hochberg, over all of them) the arm helps in {told['helps']} and hurts in {told['hurts']}, in "
+        f"and Hochberg, over all of one plan) the arm helps in {told['helps']} and hurts in {told['hurts']}, in "
         f"{told['none']} no difference was seen, {told['few']} have fewer than {FEWEST} seeds. "
         f"The first {min(most, len(sure))}:\n",
         "| part | start | text | objective | rate | gate | figure | difference | 95% interval | seeds | q | verdict |",

@@ -279,8 +279,8 @@ def effects(
 
     Returns:
         One dictionary a cell: the setting's columns, gate, figure, mean, low, high, p, n, visible; parts, those of the
-        plan that ask for both arms; q, p after Benjamini and Hochberg's correction over all cells of at least FEWEST
-        pairs (nan for the others); better, "higher" or "lower"; verdict, a word of VERDICTS.
+        plan that ask for both arms; q, p after Benjamini and Hochberg's correction over all of its study's cells of at
+        least FEWEST pairs (nan for the others); better, "higher" or "lower"; verdict, a word of VERDICTS.
     """
     settings: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -297,9 +297,10 @@ def effects(
                 if one.n:
                     cell = dict(zip(setting, values, strict=True)) | {"gate": gate, "figure": figure, "parts": parts}
                     found.append(cell | vars(one) | {"q": math.nan})
-    known = [cell for cell in found if cell["n"] >= FEWEST]
-    for cell, q in zip(known, benjamini_hochberg([cell["p"] for cell in known]), strict=True):
-        cell["q"] = q
+    for study in dict.fromkeys(cell.get("study") for cell in found):  # what a screening tries dilutes no other plan
+        known = [cell for cell in found if cell["n"] >= FEWEST and cell.get("study") == study]
+        for cell, q in zip(known, benjamini_hochberg([cell["p"] for cell in known]), strict=True):
+            cell["q"] = q
     for cell in found:
         cell["better"] = "higher" if HIGHER_IS_BETTER[cell["figure"]] else "lower"
         cell["verdict"] = _cell_verdict(cell)

@@ -388,7 +388,7 @@ def _holds(raw: Raw, claim: str, knobs: dict[str, Any], pin: str) -> bool:
     name, *rest = claim.split()
     args = dict(part.split("=", 1) for part in rest)
     if name in ("helps", "hurts", "unseen"):
-        return bool(raw_study.cell(args)["verdict"] == name)
+        return bool(raw_study.cell(args)["alone"] == name)
     t = raw.at(args.get("at", pin))
     if t is None:
         return False

@@ -58,14 +58,17 @@ def cells(against: str = PLAIN) -> tuple[dict[str, Any], ...]:
                                 by_seed.setdefault(mine["seed"], []).append(values[0] - values[1])
                 pairs = [sum(values) / len(values) for values in by_seed.values()]
                 if pairs:
-                    found.append({"gate": gate, "figure": figure, "parts": parts, **_test(pairs)})
-    order = sorted((cell for cell in found if cell["n"] >= 3), key=lambda cell: cell["p"])
-    for place, cell in enumerate(order):
-        cell["q"] = min(other["p"] * len(order) / (rank + 1) for rank, other in enumerate(order) if rank >= place)
+                    found.append({"study": setting[0], "gate": gate, "figure": figure, "parts": parts, **_test(pairs)})
+    for study in {cell["study"] for cell in found}:
+        tested = [cell for cell in found if cell["n"] >= 3 and cell["study"] == study]
+        order = sorted(tested, key=lambda cell: cell["p"])
+        for place, cell in enumerate(order):
+            cell["q"] = min(other["p"] * len(order) / (rank + 1) for rank, other in enumerate(order) if rank >= place)
     for cell in found:
         good = (cell["mean"] < 0) == (cell["figure"] in LOWER)
-        known = "few" if cell["n"] < 3 else "unseen" if cell["q"] >= 0.05 else "helps" if good else "hurts"
-        cell["verdict"] = known
+        sure = "helps" if good else "hurts"
+        cell["verdict"] = "few" if cell["n"] < 3 else "unseen" if cell["q"] >= 0.05 else sure
+        cell["alone"] = "few" if cell["n"] < 3 else "unseen" if cell["p"] >= 0.05 else sure
     return tuple(found)
 
 

@@ -73,7 +73,12 @@ function keptPage({ cells, map, view }, language) {
     el("p", { text: says }),
     pageTable(cells),
     el("p", { text: legend }),
-    el("p", { text: tr("{n} runs; q over {cells} cells.", { n: map.n_runs, cells: map.n_cells }) }),
+    el("p", {
+      text: tr("{n} runs; q over the {cells} cells of the plans, each by itself.", {
+        n: map.n_runs,
+        cells: map.n_cells,
+      }),
+    }),
   );
   const head = el("head", {}, el("meta", { charset: "utf-8" }), el("title", { text: "SpecKD Lab: map" }));
   head.append(el("style", { text: PAGE_STYLE }));
@@ -144,7 +149,10 @@ class Painter {
       "Hatched: the 95% interval holds zero. ●: stands out after Benjamini and Hochberg’s correction, at 5%.",
     );
     this.write(note, 24, this.height - 34, { ink: "muted" });
-    const told = tr("{n} runs; q over {cells} cells.", { n: this.map.n_runs, cells: this.map.n_cells });
+    const told = tr("{n} runs; q over the {cells} cells of the plans, each by itself.", {
+      n: this.map.n_runs,
+      cells: this.map.n_cells,
+    });
     this.write(`SpecKD Lab. ${SpecKD.figureName(view.figure)}. ${told}`, 24, this.height - 14, { ink: "muted" });
   }
   tiles(tiles, x, y) {

@@ -158,7 +158,10 @@ class MapPage {
     this.sentence.textContent = SpecKD.mapSentence(this.cells, map);
     const { says } = speckdWords.study.figures[this.view.figure];
     const every = this.inputs.figure.disabled;
-    const told = tr("{n} runs; q over {cells} cells.", { n: map.n_runs, cells: map.n_cells });
+    const told = tr("{n} runs; q over the {cells} cells of the plans, each by itself.", {
+      n: map.n_runs,
+      cells: map.n_cells,
+    });
     this.beneath.textContent = every ? told : `${SpecKD.figureName(this.view.figure)}: ${tr(says)}. ${told}`;
     const chosen = this.chosen();
     this.grid.show(this.cells, chosen ? chosen.arm.key : "", chosen ? chosen.figure : "");
