@@ -15,14 +15,20 @@ QUANTITIES: dict[str, dict[str, str]] = {
     "distillspec": {
         "greedy_acceptance": "acceptance, greedy",
         "greedy_block_efficiency": "tokens a pass of the teacher, greedy",
+        "greedy_gained": "acceptance gained over the start, greedy",
+        "greedy_predicted": "predicted speed, greedy",
         "greedy_speedup": "speed over plain decoding, greedy",
         "sampled_acceptance": "acceptance, sampled",
         "sampled_block_efficiency": "tokens a pass of the teacher, sampled",
+        "sampled_gained": "acceptance gained over the start, sampled",
+        "sampled_predicted": "predicted speed, sampled",
         "sampled_speedup": "speed over plain decoding, sampled",
     },
     "temperature": {
         "acceptance": "acceptance",
         "block_efficiency": "tokens a pass of the teacher",
+        "gained": "acceptance gained over the start",
+        "predicted": "predicted speed",
         "speedup": "speed over plain decoding",
     },
 }
@@ -31,7 +37,7 @@ COLUMNS = ("speedup", "predicted", "block_efficiency", "acceptance", "thrown_awa
 
 def grids(name: str, rows: Rows) -> dict[str, str]:
     """The heatmaps of a table as JSON, one for each quantity that it has, by what the quantity is called."""
-    known = {column: label for column, label in QUANTITIES[name].items() if rows[0].get(column)}
+    known = {column: label for column, label in QUANTITIES[name].items() if any(row.get(column) for row in rows)}
     return {label: str(grid(name, rows, column).to_json()) for column, label in known.items()}
 
 
@@ -77,8 +83,8 @@ def _place(name: str, row: Mapping[str, str]) -> tuple[str, str]:
     """The column and the row of a cell."""
     if name == "temperature":
         return row["decoded_at"], row["trained_at"]
-    if not row["text"]:
-        return "not distilled", row["objective"]
+    if row["objective"] == "before":
+        return "not distilled", "before"
     gate = {"none": "plain", "topk": "gated"}.get(row["gate"], row["gate"])
     return f"{'its own' if row['text'] == 'student' else 'teacher’s'} text, {gate}", row["objective"]
 

@@ -133,8 +133,9 @@ def test_names_of_drafts_policies_and_recordings_are_told_in_spanish_too() -> No
 
 def test_tables_of_the_papers_are_drawn_where_they_are_and_left_out_where_not(tmp_path: Path) -> None:
     assert decode.tables(tmp_path) == {}
-    rows = ["trained_at,decoded_at,acceptance,acceptance_low,acceptance_high,command"]
-    rows += [f"{train},{tau},0.{train}{tau},0.1,0.9,made" for train in (1, 2) for tau in (0, 1, 2)]
+    rows = ["trained_at,decoded_at,acceptance,acceptance_low,acceptance_high,gained,command"]
+    rows += [f"1,{tau},0.1{tau},0.1,0.9,,made" for tau in (0, 1, 2)]
+    rows += [f"2,{tau},0.2{tau},0.1,0.9,0.5,made" for tau in (0, 1, 2)]
     (tmp_path / "temperature.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "policies.csv").write_text("draft,policy,speedup,thrown_away,command\neagle,oracle,,0,made\n")
     (tmp_path / "hispec.csv").write_text("nonsense\n1\n")
@@ -142,6 +143,8 @@ def test_tables_of_the_papers_are_drawn_where_they_are_and_left_out_where_not(tm
     assert set(told) == {"temperature", "policies"}
     figure = json.loads(told["temperature"]["grids"]["acceptance"])["data"][0]
     assert figure["z"] == [[0.10, 0.11, 0.12], [0.20, 0.21, 0.22]]
+    gained = json.loads(told["temperature"]["grids"]["acceptance gained over the start"])["data"][0]
+    assert gained["z"] == [[None] * 3, [0.5] * 3], "what a table leaves empty is no cell"
     assert told["policies"]["rows"] == [["eagle", "oracle", None, 0.0]]
 
 

@@ -51,7 +51,10 @@ class DecodeKeep {
   }
   async save(kind) {
     const { shown } = this.page;
-    if (!shown || !shown.id) return;
+    if (!shown || !shown.id) {
+      this.say("failed", tr("There is nothing to keep yet: let a decoding come to its end, or stop it."));
+      return;
+    }
     const name = fileName(shown.decoding.config.prompt, kind);
     try {
       const answer = await this.server.export({ id: shown.id, kind });

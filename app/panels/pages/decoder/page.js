@@ -77,7 +77,7 @@ class DecodePage {
     const more = { limits, ownModels, pairs, place, students, defaults, onChange };
     this.settings = SpecKD.createDecodeSettings({ id: this.id, button, ...more });
     const heading = el("h1", { class: "sk-hidden", text: tr("Decode, round by round") });
-    this.settings.line.append(SpecKD.lesson("speed", tr("drafts and speed")));
+    this.settings.line.append(SpecKD.lesson("drafts", tr("drafts and speed")));
     this.top = el("header", { class: "sk-top sk-decode-top" }, heading, button, this.ask, this.settings.line);
   }
   makeNodes() {
@@ -121,7 +121,12 @@ class DecodePage {
       div(
         "sk-decode-grid",
         div("sk-decode-main", stage, this.legend, rows),
-        div("sk-decode-side", card, facts),
+        el(
+          "div",
+          { class: "sk-decode-side", tabindex: "0", role: "region", "aria-label": tr("Token and figures") },
+          card,
+          facts,
+        ),
         this.foot,
       ),
       this.papersBox,
