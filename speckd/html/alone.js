@@ -2,7 +2,7 @@
 const { el } = SpecKD;
 
 SpecKD.legend = () => {
-  const sample = (kind, text) => el("span", { class: `sk-token sk-${kind}`, text });
+  const sample = (kind, text) => el("span", { class: `sk-token sk-${kind}`, text: SpecKD.tr(text) });
   return el(
     "div",
     { class: "sk-legend" },

@@ -28,7 +28,7 @@ function oneDraw(trace, t, j, { step, kind }) {
   return svg(
     "g",
     { class: `sk-draw ${kind}` },
-    svg("title", { text: `${drawn}\n${told}` }),
+    svg("title", { text: SpecKD.told(`${drawn}\n${told}`) }),
     svg("rect", { class: "sk-slot", x, y: 1, width, height: DRAW_HEIGHT }),
     svg("rect", { class: "sk-fill", x, y: 1 + DRAW_HEIGHT - high, width, height: Math.max(0.5, high) }),
     svg("line", { class: "sk-coin", x1: x - 1, x2: x + width + 1, y1: coinY, y2: coinY }),

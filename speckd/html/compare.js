@@ -131,14 +131,17 @@ class SelectorTable {
     this.stale = !trace || !gated || gated.n !== trace.tokens.length || !this.element.clientWidth;
     if (this.stale) return;
     const { rows, m } = this.selections();
-    this.budget.textContent = this.equal
-      ? `The gate accepts ${m} of ${gated.n} tokens; every ranking below keeps its first ${m}.`
-      : "AdaKD and teacher entropy 50%, student entropy 20%, random 50%.";
+    this.budget.textContent = SpecKD.told(
+      this.equal
+        ? `The gate accepts ${m} of ${gated.n} tokens; every ranking below keeps its first ${m}.`
+        : "AdaKD and teacher entropy 50%, student entropy 20%, random 50%.",
+    );
     this.showRows(rows);
     this.showAgreement(rows);
     const expected = number(m > 0 ? m / (2 * gated.n - m) : 0, 2);
-    this.chance.textContent = "Jaccard: tokens kept by both, over tokens kept by either. " +
+    const agree = "Jaccard: tokens kept by both, over tokens kept by either. " +
       `Two random choices of ${m} of ${gated.n} would agree to about ${expected}.`;
+    this.chance.textContent = SpecKD.told(agree);
   }
 
   showRows(rows) {

@@ -62,7 +62,7 @@ SpecKD.format = function (x, kind, { signed = false, unit = false } = {}) {
   const nothing = !/[1-9∞]/.test(text); // "0.00" and "0.0%" are no change either
   const sign = signed && x > 0 && !nothing ? "+" : "";
   const told = signed && nothing && text !== NOTHING ? write(0).replace(/^0\.0+/, "0") : text;
-  return sign + told + (unit && name && text !== NOTHING ? " " + name : "");
+  return sign + told + (unit && name && text !== NOTHING ? " " + SpecKD.tr(name) : "");
 };
 SpecKD.formatNode = ({ number, kind, signed, unit }) => SpecKD.format(readReal(number), kind, { signed, unit });
 

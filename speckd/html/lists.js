@@ -38,7 +38,7 @@ function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label
   const anchor = isStudent ? "end" : "start";
   const inward = (pixels) => (isStudent ? edge - pixels : edge + pixels);
   const spoken = `${who} ${ordinal(at + 1)}: ${SpecKD.spoken(SpecKD.tokenText(trace, id))}, ${percent(p)}; ${other}`;
-  const hint = live ? "\nclick: continue the response from here" : "";
+  const hint = live ? "\n" + SpecKD.tr("click: continue the response from here") : "";
   const base = y(at) + 4.5;
   return svg(
     "g",
@@ -49,7 +49,7 @@ function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label
       "data-id": id,
       "aria-label": spoken + (live ? ". Continue from here" : ""),
     },
-    svg("title", { text: `${shown(SpecKD.tokenText(trace, id))}  ${percent(p)}\n${other}${hint}` }),
+    svg("title", { text: `${shown(SpecKD.tokenText(trace, id))}  ${percent(p)}\n${SpecKD.told(other)}${hint}` }),
     svg("rect", {
       class: "sk-hit",
       x: isStudent ? 0 : right,
@@ -142,7 +142,7 @@ SpecKD.drawLists = function (trace, t, { width, live, short, heads = ["student p
   const given = { trace, t, shape, live, widest, short };
   const rows = [...listOf("student", given), ...listOf("teacher", given)];
   const head = (who, x, anchor, text) =>
-    svg("text", { class: `sk-head sk-${who}-text`, x, y: 14, "text-anchor": anchor, text });
+    svg("text", { class: `sk-head sk-${who}-text`, x, y: 14, "text-anchor": anchor, text: SpecKD.told(text) });
   const zone = svg("rect", { class: "sk-zone", x: right, y: TOP, width: left, height: n * shape.row });
   const strong = svg("path", {
     class: "sk-strong",

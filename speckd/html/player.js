@@ -39,7 +39,7 @@ class RunPlayer {
     scrubber.max = String(last);
     scrubber.value = String(moment);
     scrubber.style.setProperty("--at", `${(100 * moment) / Math.max(1, last)}%`);
-    const told = this.options.say(moment, nothing ? 0 : last);
+    const told = SpecKD.told(this.options.say(moment, nothing ? 0 : last));
     scrubber.setAttribute("aria-valuetext", told);
     scrubber.disabled = nothing;
     words.textContent = told;
@@ -48,7 +48,7 @@ class RunPlayer {
     this.showButton();
   }
   showButton() {
-    const word = this.play ? "Pause the run" : "Play the run";
+    const word = SpecKD.tr(this.play ? "Pause the run" : "Play the run");
     if (this.button.getAttribute("aria-label") === word) return;
     this.button.setAttribute("aria-label", word);
     this.button.title = word;

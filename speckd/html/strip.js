@@ -123,7 +123,8 @@ class TokenStrip {
     this.state = new Int8Array(this.marks.length).fill(-1);
     this.element.replaceChildren(page);
     this.element.classList.remove("sk-pending");
-    this.element.setAttribute("aria-label", `${this.label}, ${this.marks.length} tokens. Arrow keys walk, Enter pins.`);
+    const about = `${this.label}, ${this.marks.length} tokens. Arrow keys walk, Enter pins.`;
+    this.element.setAttribute("aria-label", SpecKD.told(about));
     this.current = this.hovered = this.pinned = -1;
     this.focusable(0);
     this.element.scrollTop = 0;
@@ -166,7 +167,9 @@ class TokenStrip {
   }
 
   speak() {
-    for (const t of this.unspoken) if (this.marks[t]) this.marks[t].setAttribute("aria-label", this.spoken(t));
+    for (const t of this.unspoken) {
+      if (this.marks[t]) this.marks[t].setAttribute("aria-label", SpecKD.told(this.spoken(t)));
+    }
     this.unspoken.clear();
   }
 
@@ -212,7 +215,7 @@ class TokenStrip {
     this.state = new Int8Array(0);
     this.current = this.hovered = this.pinned = -1;
     this.element.classList.add("sk-pending");
-    this.element.setAttribute("aria-label", `${this.label}, being written`);
+    this.element.setAttribute("aria-label", SpecKD.told(`${this.label}, being written`));
     const pieces = text.split("\n");
     const page = document.createDocumentFragment();
     pieces.forEach((piece, i) => page.append(i ? el("br", {}) : "", SpecKD.visible(piece)));

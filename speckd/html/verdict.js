@@ -117,13 +117,13 @@ class VerdictCard {
     this.placeBoundary(accepted);
     const proposal = shown(SpecKD.tokenText(trace, trace.proposal_ids[t]));
     const word = accepted ? "accepted" : "rejected";
-    this.where.textContent = `token ${t + 1} of ${trace.tokens.length}`;
+    this.where.textContent = SpecKD.told(`token ${t + 1} of ${trace.tokens.length}`);
     this.heading.replaceChildren(
       el("bdi", { class: "sk-quote", text: shown(trace.tokens[t]) }),
       el("span", { class: `sk-chip sk-chip-${word}`, text: (accepted ? "✓ " : "✕ ") + word }),
     );
     const fate = `Student proposes ${proposal}, the teacher's ${ordinal(rank)}: ${word}`;
-    this.picture.setAttribute("aria-label", fate);
+    this.picture.setAttribute("aria-label", SpecKD.told(fate));
     this.reason.replaceChildren(...SpecKD.reasonNodes(trace, t, knobs, { accepted, width: shape.width }));
     this.sum.replaceChildren(...SpecKD.sumNodes(gated, t, knobs));
     this.facts.replaceChildren(...SpecKD.factNodes(trace, t, this.short));

@@ -37,26 +37,38 @@ SpecKD.chooseLanguage = function (code) {
 /* A sentence of the scripts in the reader's language, with fields such as {n} filled in. */
 SpecKD.tr = (text, fields = {}) => (table[text] || text).replace(/\{(\w+)\}/g, (_, name) => String(fields[name] ?? ""));
 
-/* A sentence that Python has filled already: its fields are read out of it, and filled in again. */
+/* A sentence that is filled already: its fields are read out of it, and filled in again. Fields are numbers and names,
+   which stay; one whose name begins with a capital, as {Fate}, is itself a piece to be told. */
 const FIELD = /\\\{(\w+)\\\}/g;
+const said = new Map(); // what was told before
 let patterns = null;
 const readPatterns = () =>
-  Object.keys(table).filter((text) => text.includes("{") && text.replace(/\{\w+\}/g, "").length > 3).map((text) => {
+  Object.keys(table).filter((text) => text.includes("{") && text.replace(/\{\w+\}/g, "").length > 2).map((text) => {
     const names = [...text.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
     const shape = text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(FIELD, "(.+?)");
     return { text, names, shape: new RegExp(`^${shape}$`, "su") };
-  });
-SpecKD.told = function (text) {
-  if (!text || table === ENGLISH.page) return text;
+  }).sort((a, b) => b.text.length - a.text.length); // the one that says most fits best
+function tell(text) {
+  if (table[text]) return table[text];
+  const [, before, core, after] = /^(\s*)(.*?)(\s*)$/su.exec(text);
+  const sentences = core.split(/(?<=[.?!]) (?=\p{L})/u);
+  return before + (table[core] || sentences.map(tellSentence).join(" ")) + after;
+}
+function tellSentence(text) {
   if (table[text]) return table[text];
   patterns = patterns || readPatterns();
   for (const one of patterns) {
     const found = one.shape.exec(text);
     if (!found) continue;
-    const fields = one.names.map((name, i) => [name, table[found[i + 1]] || found[i + 1]]);
+    const fields = one.names.map((name, i) => [name, /^[A-Z]/.test(name) ? tell(found[i + 1]) : found[i + 1]]);
     return SpecKD.tr(one.text, Object.fromEntries(fields));
   }
   return text;
+}
+SpecKD.told = function (text) {
+  if (SpecKD.language.code === ENGLISH.code || typeof text !== "string" || !/\p{L}{2}/u.test(text)) return text;
+  if (!said.has(text)) said.set(text, tell(text));
+  return said.get(text);
 };
 
 /* The table of words itself is read in the reader's language from here on. */

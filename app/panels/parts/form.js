@@ -71,6 +71,7 @@ SpecKD.createDrawer = function ({ id, button, note, focus }, ...fields) {
     el("div", { class: "sk-drawer-head" }, el("h2", { text: "Settings" }), close),
     el("p", { class: "sk-small sk-muted", text: note }),
     ...fields,
+    SpecKD.drawerField("Language", SpecKD.languageChoice({ id: `${id}-language` })),
   );
   function open(yes) {
     panel.hidden = !yes;

@@ -102,7 +102,7 @@ class Heatmap {
       });
     }
     pen.fillStyle = this.colour("--sk-muted");
-    pen.fillText("step", 0, top - 5);
+    pen.fillText(SpecKD.told("step"), 0, top - 5);
     pen.textAlign = "right";
     pen.fillText("TAR", width - 4, top - 5);
   }

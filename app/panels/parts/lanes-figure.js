@@ -49,7 +49,7 @@ SpecKD.laneLabels = function (figure, knobs) {
   const { lanes } = figure.layout.meta;
   const kind = SpecKD.DIVERGENCES[knobs.divergence];
   const name = kind.label + (kind.unit ? ` (${kind.unit})` : "");
-  return figure.layout.yaxis.ticktext.map((text, row) => (lanes[row] === "divergence" ? name : text));
+  return figure.layout.yaxis.ticktext.map((text, row) => (lanes[row] === "divergence" ? name : SpecKD.told(text)));
 };
 
 /* One lane's shades from 0 to 1, its values as text, and its range in words. */
@@ -152,7 +152,7 @@ function paintWords(pen, at, figure, view) {
     pen.fillText(ticktext[i], at.x(t), under + 10);
     free = at.x(t) + half + 5;
   });
-  pen.fillText(title.text, at.l + at.w / 2, under + 26);
+  pen.fillText(SpecKD.told(title.text), at.l + at.w / 2, under + 26);
 }
 
 SpecKD.paintVeil = function (pen, at, runs, pattern) {

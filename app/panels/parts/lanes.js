@@ -209,7 +209,7 @@ class Lanes {
     const labels = SpecKD.laneLabels(this.figure, this.last.knobs);
     const lanes = `${labels.length} lanes: ${labels.join(", ")}`;
     const about = `Heatmap of ${this.n} tokens in ${lanes}. The strip above gives each token's values.`;
-    if (this.box.getAttribute("aria-label") !== about) this.box.setAttribute("aria-label", about);
+    this.box.setAttribute("aria-label", SpecKD.told(about));
   }
 
   /* Cursor and pin lie over the heatmap, so that moving them draws nothing again. */

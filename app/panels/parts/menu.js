@@ -69,6 +69,24 @@ SpecKD.lesson = function (id, about) {
   return link;
 };
 
+/* The page's languages, to be chosen by hand: the page is read anew in that one. */
+SpecKD.languageChoice = function (attributes = {}) {
+  const options = (speckdWords.languages || []).map(({ code, name }) =>
+    SpecKD.el("option", { value: code, lang: code, selected: code === SpecKD.language.code, text: name })
+  );
+  const about = { "aria-label": "Language", ...attributes };
+  const choice = SpecKD.el("select", { ...about, class: `sk-select ${attributes.class || ""}`.trim() }, ...options);
+  choice.addEventListener("change", () => SpecKD.chooseLanguage(choice.value));
+  return choice;
+};
+/* A page to keep speaks the reader's language: its script is given the one table (speckd/html/words.js). */
+SpecKD.pageInLanguage = function (page) {
+  const { code } = SpecKD.language;
+  if (code === "en") return page;
+  const languages = JSON.stringify([SpecKD.language]).replaceAll("<", "\\u003c");
+  return page.replace('<html lang="en">', `<html lang="${code}">`)
+    .replace("globalThis.speckdWords = {", (begun) => `${begun}"languages":${languages},`);
+};
 SpecKD.download = function (blob, name) {
   const link = SpecKD.el("a", { href: URL.createObjectURL(blob), download: name });
   document.body.append(link);

@@ -120,7 +120,7 @@ class Plot {
       this.onDrawn(this.area);
     }, (error) => {
       this.note.hidden = false;
-      this.note.textContent = error.message;
+      this.note.textContent = SpecKD.told(error.message);
     });
     return this.busy;
   }

@@ -119,14 +119,14 @@ SpecKD.toPng = function (picture, lanes, host, { interlinear = false } = {}) {
     write("600 22px", "ink", line, y);
     y += 30;
   }
-  write("14px", "muted", `${drawnGate(knobs)}   ${drawnLoss(gated, knobs.divergence)}`, y);
+  write("14px", "muted", SpecKD.told(`${drawnGate(knobs)}   ${drawnLoss(gated, knobs.divergence)}`), y);
   y += step + 2;
   paintMarks(paint, { colour, font }, marks, { trace, gated, left: EDGE, top: y, step });
   y += (lines - 1) * step + BELOW;
   lanes.paintInto(paint, { left: EDGE, top: y, width: ROOM, height: LANES });
   paint.textBaseline = "alphabetic";
   paint.textAlign = "left";
-  write("13px", "muted", SpecKD.madeBy(trace.config).slice(0, 180), height - 16);
+  write("13px", "muted", SpecKD.told(SpecKD.madeBy(trace.config)).slice(0, 180), height - 16);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 };
 

@@ -95,7 +95,7 @@ class Probe {
     this.moments = el("div", { class: "sk-probe-moment" });
     this.stripBox = el("div", { class: "sk-probe-strip" });
     this.ramp = el("span", { class: "sk-probe-ramp" });
-    const sample = (kind) => el("span", { class: `sk-token sk-${kind}`, text: kind });
+    const sample = (kind) => el("span", { class: `sk-token sk-${kind}`, text: SpecKD.tr(kind) });
     const legend = el("div", { class: "sk-probe-legend sk-muted" }, sample("accepted"), sample("rejected"), this.ramp);
     const line = el("div", { class: "sk-probe-line sk-small" }, this.moments, legend);
     return el("div", { class: "sk-probe-below" }, line, this.stripBox);
@@ -209,9 +209,8 @@ class Probe {
     const one = this.current();
     const own = one && SpecKD.hasK(one.gate.kind);
     this.rule.textContent = SpecKD.GATES[this.knobs.kind].label;
-    this.kBox.title = one && !own
-      ? `${one.name} has no k of its own: the marks say what ${SpecKD.GATES[this.knobs.kind].label} would.`
-      : "";
+    const none = `has no k of its own: the marks say what ${this.rule.textContent} would.`;
+    this.kBox.title = one && !own ? `${one.name} ${SpecKD.told(none)}` : "";
     this.k.value = String(this.knobs.k);
     this.k.style.setProperty("--at", `${((this.knobs.k - 1) / (SpecKD.K_MAX - 1)) * 100}%`);
     this.k.setAttribute("aria-valuetext", `${this.rule.textContent}, k = ${this.knobs.k}`);
@@ -260,7 +259,9 @@ class Probe {
     this.sheet.hidden = nothing;
     this.empty.hidden = !nothing;
     const measured = run && run.start && !run.start.probe;
-    this.empty.textContent = measured ? "This run measures no probe." : "The probe appears when a run starts.";
+    this.empty.textContent = SpecKD.told(
+      measured ? "This run measures no probe." : "The probe appears when a run starts.",
+    );
     if (nothing || !this.box.clientWidth) return;
     const rows = this.rows();
     this.shape = SpecKD.probeShape(run, tokens.length, this.box);
@@ -277,7 +278,7 @@ class Probe {
     const byChance = this.fill === "acceptance";
     const least = byChance ? "one draw passes, 1 − TVD 0 " : "divergence 0 ";
     const most = byChance ? "1" : format(largest, "nats", { unit: true });
-    this.ramp.replaceChildren(least, el("span", { class: "sk-ramp" }), " " + most);
+    this.ramp.replaceChildren(SpecKD.told(least), el("span", { class: "sk-ramp" }), " " + most);
     this.label(rows);
     this.place();
     this.canvas.dataset.rows = String(rows.length);
@@ -293,7 +294,7 @@ class Probe {
         `from step ${first.step} to ${last.step}, of racer ${this.current().letter}. ` +
         `${SpecKD.GATES[kind].label}, k = ${k}, accepts ${rate(first)} at first and ${rate(last)} at last.`
       : "Heatmap without a measurement yet.";
-    if (this.canvas.getAttribute("aria-label") !== text) this.canvas.setAttribute("aria-label", text);
+    this.canvas.setAttribute("aria-label", SpecKD.told(text));
   }
 
   /* The marks of the moment's row and of the looked-at cell lie over the canvas. */
@@ -367,7 +368,7 @@ class Probe {
     const { told, verdict } = this.words(row, cell.t);
     const [token, proposal] = [this.tokens()[cell.t], row.proposal[cell.t] ?? ""].map(SpecKD.spoken);
     const where = `Step ${row.step}, token ${cell.t + 1}, ${token}`;
-    this.spoken.textContent = `${where}. Proposal ${proposal}, ${told}: ${verdict} at k ${knobs.k}.`;
+    this.spoken.textContent = SpecKD.told(`${where}. Proposal ${proposal}, ${told}: ${verdict} at k ${knobs.k}.`);
   }
 
   look(row, t) {

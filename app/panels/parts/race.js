@@ -118,7 +118,11 @@ class Race {
     const { xaxis, yaxis } = chart.figure.layout;
     const layout = {
       ...chart.figure.layout,
-      xaxis: { ...xaxis, range: [-0.03 * steps, 1.03 * steps] },
+      xaxis: {
+        ...xaxis,
+        title: { ...xaxis.title, text: SpecKD.told(xaxis.title.text) },
+        range: [-0.03 * steps, 1.03 * steps],
+      },
       yaxis: { ...yaxis, title: { text: "" }, range: [low, high] }, // the title stands above the chart
     };
     return chart.plot.show({ data, layout });
@@ -160,7 +164,7 @@ class Race {
         if (!now) return `${letter}, ${name}: no step yet`;
         return `${letter}, ${name}: ${format(now[quantity], kind, { unit: true })} at step ${now.step}`;
       });
-      box.setAttribute("aria-label", `${label} against steps. ${parts.join(". ")}.`);
+      box.setAttribute("aria-label", SpecKD.told(`${label} against steps. ${parts.join(". ")}.`));
     }
   }
   showLegend() {

@@ -53,7 +53,7 @@ function reached(run, i, step) {
 const racerOf = (one, index) => ({
   index,
   letter: SpecKD.RACERS[index],
-  name: one.name,
+  name: SpecKD.told(one.name),
   spec: one.gate,
   gate: SpecKD.readGate(one.gate),
   rows: [],

@@ -60,7 +60,7 @@ SpecKD.createAsking = function (
   function release() {
     clearTimeout(current.timer);
     current.waiting = false;
-    button.textContent = label;
+    button.textContent = SpecKD.told(label);
     button.classList.remove("sk-stop");
     for (const name of ["aria-busy", "aria-disabled"]) button.removeAttribute(name);
   }

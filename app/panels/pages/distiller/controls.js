@@ -306,7 +306,9 @@ class DistillControls {
     this.own.hidden = !own;
     this.pasted.hidden = this.form.data !== "pasted";
     this.uploaded.hidden = this.form.data !== "uploaded";
-    this.fileSays.textContent = this.fileName ? `${this.fileName}, ${sizeOf(this.form.text.length)}` : "No file yet.";
+    this.fileSays.textContent = this.fileName
+      ? `${this.fileName}, ${sizeOf(this.form.text.length)}`
+      : SpecKD.tr("No file yet.");
     this.rank.hidden = !own && this.student.value !== "raw";
     for (const { gate, k, kBox, rateBox, node } of this.racers) {
       const withK = SpecKD.hasK(gate.value);

@@ -332,7 +332,7 @@ class DistillPage {
   describe() {
     const { start, steps, label } = this.shown;
     const mine = this.isLive();
-    this.chip.textContent = mine ? "live" : "recorded";
+    this.chip.textContent = SpecKD.tr(mine ? "live" : "recorded");
     this.chip.classList.toggle("sk-chip-live", mine);
     this.pick.hidden = mine || this.recorded.length < 2;
     const teacher = start.teacher === "packaged" ? "packaged teacher" : start.teacher;
@@ -340,7 +340,7 @@ class DistillPage {
     const divergence = (SpecKD.DIVERGENCES[start.divergence] || { label: start.divergence }).label;
     const facts = `${teacher}, ${steps} steps, ${divergence}, seed ${start.seed}`;
     this.caption.replaceChildren(
-      el("bdi", { class: "sk-caption-question", text: visible(name) }),
+      el("bdi", { class: "sk-caption-question", text: visible(SpecKD.told(name)) }),
       el("span", { class: "sk-muted", text: visible(facts) }),
     );
     this.caption.title = visible(`teacher sha256 ${start.teacher_sha256}`);

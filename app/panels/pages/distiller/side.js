@@ -37,7 +37,7 @@ const racerHead = (one) =>
 function lessonLink(lesson, text) {
   const link = SpecKD.lesson(lesson, text);
   link.className = "sk-link";
-  link.textContent = text;
+  link.textContent = SpecKD.told(text);
   link.removeAttribute("aria-label");
   return link;
 }
@@ -128,8 +128,8 @@ class DistillSide {
     if (!this.nowTable || this.nowTable.key !== run.key) this.nowTable = this.makeNow(run);
     const { title, left: waiting, cells } = this.nowTable;
     const now = run.racers.map((one) => SpecKD.lastAt(one.rows, moment));
-    title.textContent = `At step ${moment}`;
-    waiting.textContent = left ? ` ${left} left` : "";
+    title.textContent = SpecKD.told(`At step ${moment}`);
+    waiting.textContent = left ? SpecKD.told(` ${left} left`) : "";
     Object.entries(speckdWords.figures).forEach(([name, { kind }], row) =>
       now.forEach((one, i) => {
         const text = written(one, name, kind);

@@ -74,7 +74,8 @@ class InspectKeep {
         this.say("failed", answer.error);
         return;
       }
-      SpecKD.download(new Blob([answer.text], { type: TYPES[kind] + ";charset=utf-8" }), name);
+      const text = kind === "html" ? SpecKD.pageInLanguage(answer.text) : answer.text;
+      SpecKD.download(new Blob([text], { type: TYPES[kind] + ";charset=utf-8" }), name);
       this.say("done", `Saved ${name}.`);
     } catch {
       this.say("failed", SpecKD.NO_ANSWER);

@@ -271,7 +271,7 @@ class InspectPage {
 
   /* The line above the strip: what is on it, and who made it. */
   name(word, prompt, made, detail = "") {
-    this.chip.textContent = word;
+    this.chip.textContent = SpecKD.told(word);
     this.chip.classList.toggle("sk-chip-live", word === "live");
     this.caption.replaceChildren(
       el("bdi", { class: "sk-caption-question", text: visible(prompt) }),

@@ -16,7 +16,6 @@ class LearnPage {
   constructor(root, options) {
     this.root = root;
     this.language = options.languages.find((one) => one.code === SpecKD.language.code) || options.languages[0];
-    this.languages = options.languages;
     this.lessons = this.language.lessons;
     this.glossary = SpecKD.glossary = this.language.glossary;
     this.id = `sk-learner-${++serial}`;
@@ -74,24 +73,13 @@ class LearnPage {
   }
   makeFrame() {
     const glossary = quietButton("", { text: tr("Glossary"), onclick: () => this.open("glossary", 1) });
-    const top = el("header", { class: "sk-learn-top" }, this.listButton, glossary, this.score, this.makeLanguages());
+    const language = SpecKD.languageChoice({ class: "sk-learn-language" });
+    const top = el("header", { class: "sk-learn-top" }, this.listButton, glossary, this.score, language);
     const turns = { class: "sk-learn-foot", "aria-label": tr("Steps of this lesson") };
     const foot = el("nav", turns, this.previous, this.dots, this.next);
     const frame = { class: "sk-learn-read", "aria-label": tr("Lesson") };
     this.reading = el("section", frame, top, this.list.element, this.page, foot);
     return this.reading;
-  }
-  makeLanguages() {
-    const about = { class: "sk-select sk-learn-language", "aria-label": tr("Language") };
-    const choice = el(
-      "select",
-      about,
-      ...this.languages.map(({ code, name }) => {
-        return el("option", { value: code, lang: code, selected: code === this.language.code, text: name });
-      }),
-    );
-    choice.addEventListener("change", () => SpecKD.chooseLanguage(choice.value));
-    return choice;
   }
   makeLive() {
     this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
@@ -118,7 +106,7 @@ class LearnPage {
     this.spoken = el("p", { class: "sk-hidden", "aria-live": "polite" });
   }
   showCaption(chip, live, question, made, detail) {
-    this.chip.textContent = chip;
+    this.chip.textContent = SpecKD.told(chip);
     this.chip.classList.toggle("sk-chip-live", live);
     this.caption.replaceChildren(
       el("bdi", { class: "sk-caption-question", text: visible(question) }),

@@ -266,7 +266,7 @@ class LessonStage {
     this.probe.show(run, { step: this.moment, upTo: this.seen, racer: state.racer });
     this.player.show({ moment: this.moment, last: run.steps });
     const { student, seed } = run.start;
-    this.caption("recorded run", false, `${student} student`, `${run.steps} steps, seed ${seed}`, "");
+    this.caption("recorded run", false, SpecKD.told(`${student} student`), `${run.steps} steps, seed ${seed}`, "");
   }
 
   /* The picture as a card to share. */

@@ -42,8 +42,7 @@ class LessonText {
       quote: () => el("blockquote", {}, ...children()),
       field: () => el("span", { class: "sk-learn-number", text: node.text }),
       number: () => {
-        const text = SpecKD.formatNode(node).replace(/points$/, tr("points"));
-        return el("span", { class: "sk-learn-number", text });
+        return el("span", { class: "sk-learn-number", text: SpecKD.formatNode(node) });
       },
       hands: () => SpecKD.createHands(node),
       outcome: () => this.outcome(node),
