@@ -8,6 +8,10 @@ HOST   ?= 127.0.0.1
 PORT   ?= 7860
 ARGS   ?=
 SPACE  ?=
+# where `make site` writes, the address that the project is cloned from, and another file with Plotly (or "whole")
+SITE   ?= dist-site
+REPOSITORY ?=
+PLOTLY ?=
 # tests at a time: a file's tests stay together, because its server and its models serve them all
 WORKERS ?= 2
 
@@ -27,7 +31,7 @@ BUSY    := $(VENV)/.unfinished
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup app test test-quick test-long coverage check dist format bench browser space space-check clean
+.PHONY: help setup app test test-quick test-long coverage check dist format bench browser space space-check site clean
 
 help: ## list these targets
 	@echo "make TARGET [PYTHON=python3] [HOST=127.0.0.1] [PORT=7860] [SPACE=owner/name] [ARGS='for pytest']"
@@ -56,7 +60,7 @@ check: $(DEV) ## linter, formatter and types of Python and of the page's scripts
 	@$(PY) -m mypy
 	@$(DENO) fmt --quiet --check
 	@$(DENO) lint --quiet
-	@$(DENO) check --quiet speckd/html app/panels
+	@$(DENO) check --quiet speckd/html app/panels app/site
 	@$(PY) -m mypy app.py # by itself: mypy cannot tell it from the package app in one run
 	@$(PY) tests/hygiene.py secrets
 	@$(PY) tests/hygiene.py audit # says so, and is no failure, where no vulnerability service can be reached
@@ -82,11 +86,14 @@ space: $(RUNTIME) ## upload what a Hugging Face Space needs to SPACE=owner/name
 space-check: $(DEV) browser ## everything but the upload: install, start and open it as a Space would, and measure
 	@$(PY) tests/space_check.py --port '$(PORT)' $(if $(filter file,$(origin PYTHON)),,--python '$(PYTHON)')
 
+site: $(DEV) ## write the page without a server into dist-site/: for any static host (SPACE= names the Space with the models)
+	@DENO_DIR=$(VENV)/.deno $(PY) -m app.site '$(SITE)' --space '$(SPACE)' --repository '$(REPOSITORY)' --plotly '$(PLOTLY)'
+
 browser: $(DEV) ## find a Chromium for the browser tests, or install one
 	@$(PY) tests/browser.py
 
 clean: ## remove .venv and the caches (converted models in the user's cache folder stay)
-	@rm -rf $(VENV) build dist speckd.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist dist-site speckd.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find app speckd tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # A package that pip was still installing when it was killed looks installed to pip. So a set-up in progress leaves its

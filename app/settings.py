@@ -47,7 +47,7 @@ class Settings:
     """What this place allows. See ``settings_for`` for how it is told.
 
     Attributes:
-        place: "laptop" or "space".
+        place: "laptop", "space", or "site": a page without a server (app/site).
         zero_gpu: models run in short GPU loans (a Space with SPACES_ZERO_GPU).
         own_models: whether a visitor may name Hub ids or folders of their own.
         pairs: pairs that a visitor may choose by name all the same, at pinned revisions: nobody can swap the files.
@@ -189,6 +189,8 @@ def place_line(settings: Settings) -> str:
     """One line for the page: where it runs, and what that means for a visitor."""
     if settings.zero_gpu:
         return f"On a Hugging Face Space that borrows a GPU, {settings.gpu_seconds} seconds at a time."
+    if settings.place == "site":
+        return "On a page without a server: what it shows was recorded."
     gpu = _gpu_name()
     if settings.place == "space":
         return f"On a Hugging Face Space with a GPU ({gpu})." if gpu else "On a Hugging Face Space without a GPU."

@@ -143,6 +143,9 @@ class Panel(gr.HTML):
     def __init__(
         self, value: dict[str, Any] | None = None, *, options: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
+        # What a page without a server writes down (app/site): what the panel shows at first, and the answers behind it.
+        self.initial, self.mounted_with = value or {}, {**(options or {})}
+        self.answers = {function.__name__: function for function in kwargs.get("server_functions") or ()}
         names = ", ".join(f"'{name}'" for name in self.triggers)  # gr.HTML finds its events by their quoted names
         super().__init__(
             value=value or {},
