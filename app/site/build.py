@@ -74,8 +74,8 @@ def build(folder: Path, *, space: str = "", repository: str = "", plotly_source:
     script = plotly.script(plotly_source)
     files = {name: text.encode() for name, text in _frame(space, repository)}
     files["plotly.js"] = script
-    for name, text in _data(made := tabs()):
-        files[name] = text.encode()
+    for name, data in _data(made := tabs()):
+        files[name] = data.encode()
     files["index.html"] = _index(made, space, repository).encode()
     files["worker.js"] = _worker(files, made[0]).encode()
     if sum(map(len, files.values())) > LARGEST:
@@ -143,7 +143,7 @@ def _json(data: Any) -> str:
 
 def _index(made: list[Tab], space: str, repository: str) -> str:
     here = ["make setup", "make app"]  # in a checkout
-    told = {
+    told: dict[str, Any] = {
         "tabs": [
             {
                 "name": tab.name, "label": tab.label, "part": tab.panel.part, "root": tab.panel.elem_id,
