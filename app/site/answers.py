@@ -32,9 +32,9 @@ def learner(panel: Panel) -> Iterator[Question]:
             drawn = range(N_DRAWS) if one["id"] == lessons.final.ID else [None]
             for draw in drawn:
                 yield "lesson", {"id": one["id"], "language": language["code"], "draw": draw}
-    traces, runs = lessons.shown_material()
-    yield from (("material", {"trace": name}) for name in sorted(traces))
-    yield from (("material", {"run": name}) for name in sorted(runs))
+    for kind, names in zip(("trace", "run", "decoding"), lessons.shown_material(), strict=True):
+        yield from (("material", {kind: name}) for name in sorted(names))
+    yield from (("material", {"study": control}) for control in words.STUDY_CONTROLS)
 
 
 def decoder(panel: Panel) -> Iterator[Question]:
