@@ -40,7 +40,7 @@ def learner(panel: Panel) -> Iterator[Question]:
 def decoder(panel: Panel) -> Iterator[Question]:
     for one in panel.mounted_with["recorded"]:
         yield "recorded", one["name"]
-        for kind in ("json", "csv"):
+        for kind in ("json", "html"):
             yield "export", {"id": f"recorded:{one['name']}", "kind": kind}
     yield "papers", None
 
