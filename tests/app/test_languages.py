@@ -14,7 +14,10 @@ from app.lessons.reading import translate
 from app.lessons.text import plain, walk
 
 OTHERS = [read_language(code) for code in codes() if code != "en"]
-PANELS = Path(lessons.__file__).parents[1] / "panels"
+APP = Path(lessons.__file__).parents[1]
+SCRIPTS = [
+    path for folder in (APP / "panels", APP / "site", APP.parent / "speckd" / "html") for path in folder.rglob("*.js")
+]
 HTML = Path(lessons.__file__).parents[2] / "speckd" / "html"
 
 
