@@ -18,7 +18,6 @@ APP = Path(lessons.__file__).parents[1]
 SCRIPTS = [
     path for folder in (APP / "panels", APP / "site", APP.parent / "speckd" / "html") for path in folder.rglob("*.js")
 ]
-HTML = Path(lessons.__file__).parents[2] / "speckd" / "html"
 
 
 def bones(tree: Any) -> Counter[str]:
@@ -107,7 +106,7 @@ def test_the_table_has_every_word_with_its_fields(language: Any) -> None:
 @pytest.mark.parametrize("language", OTHERS, ids=lambda one: one.code)
 def test_the_page_says_nothing_that_the_table_lacks(language: Any) -> None:
     said = set()
-    for file in [*PANELS.rglob("*.js"), *HTML.glob("*.js")]:
+    for file in SCRIPTS:
         for one in re.findall(r"""\btr\(\s*"((?:[^"\\]|\\.)*)\"""", file.read_text(encoding="utf-8")):
             said.add(json.loads(f'"{one}"'))
     assert said, "the scripts say their words through tr()"
