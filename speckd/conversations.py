@@ -91,16 +91,27 @@ def encode_conversation(
         ValueError: the template refuses the messages, or rewrites a turn so that its place cannot be told.
     """
     if tokenizer.chat_template is None:
+        if not _is_trained(messages, len(messages) - 1):
+            raise ValueError("without a chat template the last turn alone is trained, and it is marked as left out")
         return _without_template(tokenizer, messages, finished)
     text = _render(tokenizer, messages, chat_template_kwargs, tools)
     ids = _ids(tokenizer, text)
-    places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    places = [index for index, message in enumerate(messages) if _is_trained(messages, index)]
+    if not places:
+        raise ValueError("no turn of it is to be trained")
     if turns == "last" or len(places) == 1:
         places = places[-1:]
     spans = [_span(tokenizer, messages, index, text, ids, chat_template_kwargs, tools, finished) for index in places]
     closing = spans[-1].closing
     trained = _marked(tokenizer, messages, chat_template_kwargs, tools, len(ids))
     if trained is not None:
+        left_out = [
+            _span(tokenizer, messages, index, text, ids, chat_template_kwargs, tools, finished)
+            for index, message in enumerate(messages)
+            if message["role"] == "assistant" and not _is_marked(message)
+        ]
+        for span in left_out:
+            trained[span.start : span.end] = [False] * (span.end - span.start)
         if turns == "last":
             trained = [mark and place >= spans[-1].start for place, mark in enumerate(trained)]
         if not finished:
@@ -113,6 +124,20 @@ def encode_conversation(
     end = len(trained) - trained[::-1].index(True)
     response, marks = ids[first:end] + closing, trained[first:end] + [True] * len(closing)
     return Encoded(ids[:first], response, None if all(marks) else marks)
+
+
+def _is_trained(messages: Sequence[Message], index: int) -> bool:
+    """Whether a turn is the assistant's, answers somebody, says something, and is not marked as left out."""
+    message = messages[index]
+    if message["role"] != "assistant" or index == 0:
+        return False
+    says = bool((message.get("content") or "").strip() or message.get("tool_calls")) or index == len(messages) - 1
+    return says and _is_marked(message)
+
+
+def _is_marked(message: Message) -> bool:
+    """Whether a turn counts: OpenAI's files give one that does not a "weight" of 0, others a "train" of false."""
+    return all(bool(message.get(name, True)) for name in ("weight", "train", "training"))
 
 
 def end_of_turn_ids(tokenizer: Any) -> list[int]:

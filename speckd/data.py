@@ -216,9 +216,26 @@ def read_examples(
     if not examples:
         why = f" All {len(skipped)} lines are bad; the first: {skipped[0][1]}." if skipped else " It is empty."
         raise ValueError(f"{name or 'the data '}holds no example.{why}")
-    several = any(len(example.messages) > 1 for example in examples)
-    note = "no chat template: turns stand behind one another" if several and tokenizer.chat_template is None else ""
-    return Examples(examples, skipped, n_cut, n_cut_tokens, max_length, note)
+    return Examples(
+        examples,
+        skipped,
+        n_cut,
+        n_cut_tokens,
+        max_length,
+        _note(examples, tokenizer, turns if needs_response else "last"),
+    )
+
+
+def _note(examples: Sequence[Example], tokenizer: Any, turns: Turns) -> str:
+    """What else a person should know of a reading: which turns are trained, and where they stand."""
+    notes = []
+    answered = [sum(message["role"] == "assistant" for message in example.messages) + 1 for example in examples]
+    if several := sum(n_turns > 1 for n_turns in answered):
+        trained = "all turns of the assistant are trained" if turns == "all" else "only the assistant's last turn is"
+        notes.append(f"{several:,} conversations of several answers: {trained}")
+    if tokenizer.chat_template is None and any(len(example.messages) > 1 for example in examples):
+        notes.append("no chat template: turns stand behind one another")
+    return "; ".join(notes)
 
 
 class ResponseDataset(Dataset):

@@ -166,6 +166,8 @@ def rouge_l(reference: str, answer: str) -> float:
     Source: Lin 2004.
     """
     first, second = _words(reference), _words(answer)
+    if not first and not second:  # signs alone, such as emoji
+        return float(reference.split() == answer.split() and not reference.isascii())
     if not first or not second:
         return 0.0
     longest = _longest_common_subsequence(first, second)
@@ -173,7 +175,10 @@ def rouge_l(reference: str, answer: str) -> float:
     return 2 * precision * recall / (precision + recall) if longest else 0.0
 
 
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts without spaces between words
+_UNSPACED = (  # scripts without spaces between words
+    *("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "YI SYLLABLE", "THAI", "LAO", "KHMER", "MYANMAR"),
+    *("JAVANESE", "BALINESE", "TAI "),
+)
 
 
 def _words(text: str) -> list[str]:

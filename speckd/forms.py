@@ -9,12 +9,16 @@ A row is an object in one of these forms:
     {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}     ShareGPT
     {"instruction": "...", "input": "...", "output": "..."}                                     Alpaca
 
-A message's content is text, or a list of parts that are all text. Reasoning, tool calls and results stay in it, and
-"tools" beside the messages goes to the template. A source is a file (JSONL, one JSON array, CSV, Parquet), rows, a
-data set of the datasets library (streaming ones are read row by row), or a data set's id on the Hub.
+Any of them may have a "system" text, and Alpaca's and prompt rows a "history" of [question, answer] pairs. A message's
+content is text, or a list of parts that are all text. Reasoning, tool calls and results stay in it, and "tools" beside
+the messages goes to the template; a message of "weight" 0 (or "train": false) is read and not trained. A source is a
+file (JSONL, JSON, CSV, Parquet, also as .gz), rows, a table, a data set of the datasets library (streaming ones are
+read row by row) or a folder that it saved, or a data set's id on the Hub.
 """
 
 import csv
+import gzip
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +33,7 @@ FORMS = (
     '"output"'
 )
 SOURCES = "a JSONL, JSON, CSV or Parquet file, rows, a data set of the datasets library, or a Hub id 'owner/name'"
+_OWN_NAMES = ("prompt", "messages", "conversations", "conversation", "instruction")  # that tell a row's form
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model"), "assistant"),
@@ -75,11 +80,27 @@ def read_row(row: Any, needs_response: bool = True) -> Row:
     """The conversation that a row holds.
 
     Raises:
-        ValueError: it has none of the forms, no text, or no response where one is needed.
+        ValueError: it has none of the forms, no text, or no response where one is needed; the forms are named.
     """
+    try:
+        read = _read_row(row, needs_response)
+    except ValueError as error:
+        raise ValueError(str(error) if FORMS in str(error) else f"{error}; {FORMS}") from None
+    for message in [*read.prompt, read.response or {}]:
+        try:
+            (message.get("content") or "").encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("its text holds half a character (a lone surrogate)") from None
+    return read
+
+
+def _read_row(row: Any, needs_response: bool) -> Row:
     if not isinstance(row, Mapping):
         raise ValueError(f"it is not a JSON object; {FORMS}")
-    messages = _conversation(row)
+    messages = _before(row, _conversation(row))
+    if needs_response:  # a question at the end that nobody answered
+        last = max((place for place, one in enumerate(messages) if one["role"] == "assistant"), default=-1)
+        messages = messages[: last + 1] if last > 0 else messages
     if messages[-1]["role"] == "assistant":
         prompt, response = messages[:-1], messages[-1]
     else:
@@ -92,11 +113,6 @@ def read_row(row: Any, needs_response: bool = True) -> Row:
     says = bool(text.strip()) or bool((response or {}).get("tool_calls"))
     if needs_response and not says and (response is None or kept is None):
         raise ValueError("it has no response with text")  # a model's own answer may be its stop token alone
-    for message in messages:
-        try:
-            (message.get("content") or "").encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("its text holds half a character (a lone surrogate)") from None
     extras = {name: value for name in ("tools", "chat_template_kwargs") if (value := _decoded(row.get(name)))}
     return Row(prompt, response, bool(row.get("finished", True)), kept, extras)
 
@@ -121,16 +137,34 @@ def _conversation(row: Mapping[str, Any]) -> Messages:
         text = _text(row["instruction"], "instruction")
         if more := row.get("input"):
             text = f"{text}\n\n{_text(more, 'input')}"
-        system = row.get("system")
-        messages: Messages = [{"role": "system", "content": _text(system, "system")}] if system else []
-        messages.append({"role": "user", "content": text})
-        return _with_response(messages, {"response": row.get("output")})
+        return _with_response([{"role": "user", "content": text}], {"response": row.get("output")})
     prompt = row.get("prompt")
     if isinstance(prompt, list | tuple):
         return _with_response(_messages(prompt, "prompt"), row)
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f'it has neither a "prompt" with text nor "messages"; {FORMS}')
     return _with_response([{"role": "user", "content": prompt}], row)
+
+
+def _before(row: Mapping[str, Any], messages: Messages) -> Messages:
+    """The messages with what a row keeps beside them: a system text, and the questions and answers before."""
+    earlier: Messages = []
+    history = _decoded(row.get("history"))
+    if isinstance(history, list | tuple) and history:
+        if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
+            raise ValueError('"history" is not a list of [question, answer] pairs')
+        roles = ("user", "assistant")
+        earlier = [
+            {"role": role, "content": _text(text, "history")}
+            for pair in history
+            for role, text in zip(roles, pair, strict=True)
+        ]
+    system = row.get("system")
+    if system and messages[0]["role"] not in ("system", "developer"):
+        earlier.insert(0, {"role": "system", "content": _text(system, "system")})
+    elif earlier and messages[0]["role"] in ("system", "developer"):
+        return [messages[0], *earlier, *messages[1:]]
+    return [*earlier, *messages]
 
 
 def _text(value: Any, name: str) -> str:
@@ -141,7 +175,7 @@ def _text(value: Any, name: str) -> str:
 
 def _with_response(messages: Messages, row: Mapping[str, Any]) -> Messages:
     response = row.get("response") if row.get("response") is not None else row.get("completion")
-    if response is None:
+    if response is None or response != response:  # NaN is how tables write that there is none
         return messages
     if isinstance(response, list | tuple):
         return [*messages, *_messages(response, "completion")]
@@ -162,14 +196,15 @@ def _message(turn: Any) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise ValueError('a message has no "role"')
     if "from" in turn and "role" not in turn:  # ShareGPT
-        role = _ROLES.get(str(turn["from"]))
+        role = _ROLES.get(str(turn["from"]).lower())
         if role is None:
             raise ValueError(f"a turn is from {turn['from']!r}: human, gpt, system and tool are known")
         rest = {name: value for name, value in turn.items() if name not in ("from", "value")}
         turn = {"role": role, "content": turn.get("value"), **rest}
     if not isinstance(turn.get("role"), str):
         raise ValueError('a message has no "role"')
-    message = {name: value for name, value in turn.items() if value is not None}
+    role = _ROLES.get(turn["role"].lower(), turn["role"])  # "Assistant", or ShareGPT's names in a "role"
+    message = {name: value for name, value in turn.items() if value is not None} | {"role": role}
     if "content" not in message and message.get("tool_calls"):
         message["content"] = ""
     message["content"] = _content(message.get("content"))
@@ -199,15 +234,21 @@ def rows_of(source: str | os.PathLike[str] | Iterable[Any], split: str | None = 
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
-        reader = _READERS.get(path.suffix.lower(), _json_lines)
+        inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+        reader = _READERS.get(inner.suffix.lower(), _json_lines)
         check_source(str(source))
         if path.is_file():
             yield from reader(path)
+        elif path.is_dir():
+            yield from rows_of(_saved_data(path), split)
         else:
             yield from rows_of(_hub_data(str(source), split), split)
         return
     if isinstance(source, Mapping):
-        source = _chosen(source, split)
+        source = _columns(source) if any(name in source for name in _OWN_NAMES) else _chosen(source, split)
+    for method, given in (("to_pylist", ()), ("to_dicts", ()), ("to_dict", ("records",))):  # pyarrow, polars, pandas
+        if hasattr(source, "columns") and hasattr(source, method) and not hasattr(source, "features"):
+            source = getattr(source, method)(*given)
     if not isinstance(source, Iterable):
         raise ValueError(f"The data is of the type {type(source).__name__}. Give {SOURCES}.")
     yield from enumerate(source, start=1)
@@ -219,7 +260,8 @@ def check_source(source: str) -> None:
     Raises:
         ValueError: with what may be given.
     """
-    if not Path(source).expanduser().is_file() and (Path(source).expanduser().is_dir() or not _is_hub_id(source)):
+    path = Path(source).expanduser()
+    if not path.is_file() and not _is_saved_data(path) and (path.is_dir() or not _is_hub_id(source)):
         raise ValueError(f"There is no file {source!r}. Give {SOURCES}.")
 
 
@@ -231,6 +273,27 @@ def _is_hub_id(name: str) -> bool:
     except HFValidationError:
         return False
     return name.count("/") == 1 and not name.startswith(".") and Path(name).suffix.lower() not in _READERS
+
+
+def _columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table that is given as a dict of columns."""
+    columns = {name: list(values) for name, values in table.items() if isinstance(values, list | tuple)}
+    if len({len(values) for values in columns.values()}) != 1:
+        raise ValueError(f"The data is a dict whose columns ({', '.join(table)}) differ in length. Give {SOURCES}.")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _is_saved_data(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+
+
+def _saved_data(path: Path) -> Any:
+    """A folder that ``save_to_disk`` of the datasets library wrote."""
+    try:
+        from datasets import load_from_disk
+    except ImportError:
+        raise ValueError(f"{path} is a data set of the datasets library: pip install datasets.") from None
+    return load_from_disk(str(path))
 
 
 def _chosen(splits: Mapping[str, Any], split: str | None) -> Any:
@@ -257,12 +320,13 @@ def _hub_data(name: str, split: str | None) -> Any:
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """A JSONL file, or one JSON array. A rollout file's head and end are no rows."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            if number == 1 and line.decode("utf-8-sig", errors="replace").lstrip().startswith("["):
-                yield from _json_array(path)
+            begins = line.decode("utf-8-sig", errors="replace").strip() if number == 1 else ""
+            if begins.startswith("[") or (begins.startswith("{") and _is_one_document(begins, path)):
+                yield from _json_document(path)
                 return
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
@@ -270,27 +334,49 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, BadLine(f"line {number}: it is not UTF-8.")
             except (json.JSONDecodeError, RecursionError) as error:
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
-                yield number, BadLine(f"line {number}: it is not JSON ({reason}).")
+                yield number, BadLine(f"line {number}: it is not JSON ({reason}); {FORMS}.")
             else:
                 if isinstance(row, dict) and (row.get("format") == "speckd.rollouts" or set(row) == {"complete"}):
                     continue
                 yield number, row
 
 
-def _json_array(path: Path) -> Iterator[tuple[int, Any]]:
+def _is_one_document(first_line: str, path: Path) -> bool:
+    """Whether a file that begins with an object is one JSON document over several lines, or rows within an object."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        row = json.loads(first_line)
+    except ValueError:
+        return path.suffixes[:1] == [".json"]
+    return len(row) == 1 and isinstance(next(iter(row.values())), list) and not set(row) & set(_OWN_NAMES)
+
+
+def _json_document(path: Path) -> Iterator[tuple[int, Any]]:
+    """One JSON array, an object that holds one ({"data": [...]}), or one row."""
+    try:
+        with _opened(path) as file:
+            rows = json.loads(file.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or "not UTF-8, or nested too deep"
-        raise ValueError(f"{path} begins like a JSON array, but is not one ({reason}).") from None
+        raise ValueError(f"{path} begins like a JSON array or object, but is not one ({reason}).") from None
+    if isinstance(rows, dict):
+        lists = [value for value in rows.values() if isinstance(value, list)]
+        rows = lists[0] if len(lists) == 1 and not set(rows) & set(_OWN_NAMES) else [rows]
     yield from enumerate(rows, start=1)
+
+
+def _opened(path: Path) -> Any:
+    """A file as bytes, unpacked where it is packed by gzip."""
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(2**27)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        with _opened(path) as packed, io.TextIOWrapper(packed, encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=head.count)  # a comma where there is but one column
+            reader = csv.DictReader(file, delimiter=delimiter)
             for row in reader:
                 yield reader.line_num, {name: value for name, value in row.items() if name is not None}
     except (csv.Error, UnicodeDecodeError) as error:
@@ -303,7 +389,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
     except ImportError:
         raise ValueError(f"{path} is a Parquet file. To read it: pip install pyarrow.") from None
     try:
-        batches = parquet.ParquetFile(path).iter_batches(batch_size=1024)
+        source = io.BytesIO(_opened(path).read()) if path.suffix.lower() == ".gz" else path
+        batches = parquet.ParquetFile(source).iter_batches(batch_size=1024)
         yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}).") from None

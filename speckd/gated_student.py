@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from speckd.data import positions_before, response_rows, row_names
 from speckd.gates import DEFAULT_K, AllOpen, Gate, TopK
-from speckd.heads import Head, hidden_rows, input_device, trunk_of
+from speckd.heads import Head, hidden_rows, input_device
 from speckd.loss import GatedLoss, gated_loss
 from speckd.pairs import is_elsewhere
+from speckd.routers import RouterLoss, weight_of
 from speckd.top_tokens import TopTokens, top_tokens_loss
 
 FACTS = (
@@ -64,6 +65,8 @@ class GatedStudent(nn.Module):
         ce_share: s of the loss (1 - s) L + s CE, where CE is the mean cross-entropy of the response's own tokens at
             temperature 1. The gate has no say in it.
         packing: let no padded token through a trunk: a batch becomes one row of texts, each blind for the others.
+        router_loss: weight of the auxiliary loss of a mixture of experts, over all tokens of the batch; batches of one
+            step count by their response tokens. None takes what the student's configuration says.
     """
 
     accepts_loss_kwargs = True  # the Trainer then counts the response tokens of the whole step and passes the number
@@ -83,6 +86,7 @@ class GatedStudent(nn.Module):
         mixture: float | None = None,
         ce_share: float = 0.0,
         packing: bool = False,
+        router_loss: float | None = None,
     ) -> None:
         super().__init__()
         self.student: Any = student
@@ -92,6 +96,8 @@ class GatedStudent(nn.Module):
         self.watch = TopK(k=eval_k, beta=1.0)
         self.divergence, self.temperature, self.rejected = divergence, temperature, rejected
         self.mixture, self.ce_share, self.packing = mixture, ce_share, packing
+        self.router_weight = weight_of(student, router_loss)
+        self._router = RouterLoss.of(student) if self.router_weight else None
         self._teacher_head: Head | None = None
 
     @property
@@ -143,7 +149,10 @@ class GatedStudent(nn.Module):
         rows = response_rows(labels)  # (B, T-1)
         owners = rows.nonzero()[:, 0]  # (N,)
         sequences, positions = row_names(labels, numbers)
-        own = self._rows(self.student, input_ids, attention_mask, rows)  # (N, H_s)
+        routed: list[Any] = []
+        router = self._router if self.training else None
+        more: dict[str, Any] = {} if router is None else {"on_output": routed.append, "output_router_logits": True}
+        own = self._rows(self.student, input_ids, attention_mask, rows, **more)  # (N, H_s)
         asked: dict[str, Any] = {
             "mixture": self.mixture,
             "rejected": self.rejected if self.training else "weight",
@@ -166,6 +175,10 @@ class GatedStudent(nn.Module):
                 texts = cross_entropy_loss(own, Head.of(self.student), input_ids[:, 1:][rows], num_items_in_batch)
                 loss = (1.0 - self.ce_share) * loss + self.ce_share * texts.loss
                 cross_entropy = texts.divergence
+            if router is not None:
+                share = len(own) / (len(own) if num_items_in_batch is None else num_items_in_batch)
+                uneven = router(routed[0], None if self.packing else attention_mask)
+                loss = loss + self.router_weight * share * uneven.to(loss.device)
         return {"loss": loss, "facts": sum_facts(found, owners, len(input_ids), cross_entropy)}
 
     def _against_teacher(
@@ -207,13 +220,9 @@ class GatedStudent(nn.Module):
             self._teacher_head = replace(head, weight=head.weight.to(device), bias=bias)
         return self._teacher_head
 
-    def _rows(self, model: Any, input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> Tensor:
+    def _rows(self, model: Any, input_ids: Tensor, attention_mask: Tensor, rows: Tensor, **more: Any) -> Tensor:
         """The (N, H) last hidden states at the (B, T-1) rows."""
-        if self.packing:
-            where = input_device(model, input_ids.device)
-            ids, mask = input_ids.to(where), attention_mask.to(where)
-            return packed_states(model, ids, mask)[positions_before(rows.to(where))[mask.bool()]]
-        return hidden_rows(model, input_ids, positions_before(rows), attention_mask)
+        return hidden_rows(model, input_ids, positions_before(rows), attention_mask, packed=self.packing, **more)
 
     def _teacher_rows(
         self,
@@ -249,22 +258,6 @@ def cross_entropy_loss(
     return top_tokens_loss(student_hidden, student_head, teacher, AllOpen(), n_tokens=n_tokens)
 
 
-def packed_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """A trunk's last hidden states of a padded batch, computed without its padding: (tokens, H), text after text.
-
-    All texts go as one row. Where positions begin anew transformers sees that a text begins, and lets no token look
-    into another text.
-
-    Args:
-        input_ids, attention_mask: (B, T).
-    """
-    kept = attention_mask.bool()
-    positions = (attention_mask.cumsum(-1) - 1)[kept][None]
-    return trunk_of(model)(input_ids=input_ids[kept][None], position_ids=positions, use_cache=False).last_hidden_state[
-        0
-    ]
-
-
 @torch.no_grad()
 def check_packing(model: Any) -> None:
     """Compare a packed pass with a padded one, once, at load.
@@ -279,8 +272,8 @@ def check_packing(model: Any) -> None:
     was_training = model.training
     model.eval()
     try:
-        padded = trunk_of(model)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[mask.bool()]
-        packed = packed_states(model, ids, mask)
+        padded = hidden_rows(model, ids, mask.bool(), mask)
+        packed = hidden_rows(model, ids, mask.bool(), mask, packed=True)
         apart = ((packed - padded).float().norm() / padded.float().norm()).item()
     except (TypeError, IndexError):
         apart = float("inf")

@@ -161,6 +161,10 @@ def hidden_rows(
     rows: Tensor,
     attention_mask: Tensor | None = None,
     on_layer: Callable[[int, int], None] | None = None,
+    *,
+    packed: bool = False,
+    on_output: Callable[[Any], None] | None = None,
+    **asked: Any,
 ) -> Tensor:
     """The hidden states at some positions of a batch: for a trace, for the teacher's cache and for training.
 
@@ -170,6 +174,10 @@ def hidden_rows(
         rows: (B, T) bool, the positions whose hidden state is wanted: those *before* the tokens they predict.
         attention_mask: (B, T), 1 where there is text; all of it by default.
         on_layer: told (layers done, layers) after each layer.
+        packed: let no padding through the trunk: all texts go as one row. Where positions begin anew transformers sees
+            that a text begins, and lets no token look into another text (``check_packing`` tells whether it does).
+        on_output: told what the trunk returned, for what else it says.
+        asked: what else the trunk is told, such as ``output_router_logits``.
     Returns:
         (N, H), sequence by sequence, in the order of the text.
     """
@@ -185,14 +193,22 @@ def hidden_rows(
 
     hooks = [layer.register_forward_hook(count) for layer in layers] if on_layer is not None else []
     where = input_device(model, input_ids.device)
-    mask = {} if attention_mask is None else {"attention_mask": attention_mask.to(where)}
+    given = {"input_ids": input_ids.to(where)}
+    if packed and attention_mask is not None:
+        kept = attention_mask.to(where).bool()
+        given = {"input_ids": given["input_ids"][kept][None], "position_ids": (kept.cumsum(-1) - 1)[kept][None]}
+        rows = rows.to(where)[kept][None]
+    elif attention_mask is not None:
+        given["attention_mask"] = attention_mask.to(where)
     slicing = contextlib.nullcontext() if torch.is_grad_enabled() else _mlps_in_slices(layers)
     try:
         with slicing:
-            output = trunk(input_ids=input_ids.to(where), use_cache=False, **mask)
+            output = trunk(use_cache=False, **given, **asked)
     finally:
         for hook in hooks:
             hook.remove()
+    if on_output is not None:
+        on_output(output)
     hidden = output.last_hidden_state  # (B, T, H)
     return hidden[rows.to(hidden.device)]  # a copy: the other positions are let go
 

@@ -59,14 +59,39 @@ _FACTORS = {
 }
 
 
+# What some families want instead, tried in turn; None leaves a size to the family.
+_VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"num_key_value_heads": 4},  # one latent for all heads: DeepSeek's attention
+    {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8},
+    {"num_heads": 8, "head_dim": 8, "expand": 2},
+    {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
+    {"n_shared_experts": 1, "n_group": 1, "topk_group": 1},
+    {"num_kv_shared_layers": 0},
+    {"layer_types": ["full_attention"] * 2},
+    {"num_hidden_layers": None},
+)
+
+
 class CannotBeMade(Exception):
     """Our sizes do not fit this family, or it needs a library that is not here."""
 
 
 def tiny_model(family: str, seed: int = 0) -> Any:
     """A random model of the family, in evaluation mode, with weights large enough that its logits differ."""
+    refused: CannotBeMade | None = None
+    for variant in _VARIANTS:
+        try:
+            return _made(family, variant, seed)
+        except CannotBeMade as reason:
+            refused = refused or reason
+    assert refused is not None
+    raise refused
+
+
+def _made(family: str, variant: dict[str, Any], seed: int) -> Any:
     try:
-        config = _config(family)
+        config = _config(family, variant)
         with torch.device("meta"):
             size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
         if size > LARGEST:
@@ -84,15 +109,16 @@ def tiny_model(family: str, seed: int = 0) -> Any:
     return model
 
 
-def _config(family: str) -> Any:
+def _config(family: str, variant: dict[str, Any]) -> Any:
     plain = CONFIG_MAPPING[family]()
     text = getattr(plain, "text_config", None)
     if text is not None and not isinstance(text, dict):
-        return type(plain)(text_config={"model_type": text.model_type, **_shrunk(text)})
-    return type(plain)(**_shrunk(plain))
+        return type(plain)(text_config={"model_type": text.model_type, **_shrunk(text, variant)})
+    return type(plain)(**_shrunk(plain, variant))
 
 
-def _shrunk(config: Any) -> dict[str, Any]:
+def _shrunk(config: Any, variant: dict[str, Any]) -> dict[str, Any]:
     known = config.to_dict()
     sizes = {name: value for name, value in _SIZES.items() if not isinstance(known.get(name, []), list | dict)}
-    return sizes | {name: value for name, value in _FACTORS.items() if name in known}
+    sizes |= {name: value for name, value in _FACTORS.items() if name in known} | variant
+    return {name: value for name, value in sizes.items() if value is not None}

@@ -5,9 +5,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speckd.cli.options import add_pair_options
+from speckd.cli.options import add_pair_options, pair_from
 from speckd.cli.terminal import printable, progress_bars
-from speckd.pairs import load_pair
 
 if TYPE_CHECKING:
     from speckd.decoding.record import DecodeRecord, RoundRecord
@@ -77,16 +76,7 @@ def _decode(options: argparse.Namespace) -> int:
     if options.json and not Path(options.json).absolute().parent.is_dir():
         raise ValueError(f"{options.json}: its folder does not exist. Make it first.")
     with progress_bars() as follow:
-        pair = load_pair(
-            options.teacher,
-            options.student,
-            device=options.device,
-            dtype=options.dtype,
-            revision=options.revision,
-            student_revision=options.student_revision,
-            merge=True,
-            on_progress=follow,
-        )
+        pair = pair_from(options, follow)
         record = decode(
             pair,
             options.prompt,

@@ -181,6 +181,11 @@ def _distill(options: argparse.Namespace) -> int:
         print(f"{stopped} The same command with --resume goes on.", file=sys.stderr)
         return INTERRUPTED
     if is_main_process():
+        facts = records[0].settings
+        whose = (
+            "the default of a student that trains in full" if settings.full and options.learning_rate is None else ""
+        )
+        print(f"Trained on {facts['data']}. Highest learning rate {facts['learning_rate']:g}{whose and f', {whose}'}.")
         print(verdict(records, seed_spread(settings)))
         print(f"Student, log and report are in {settings.output}")
     return 0

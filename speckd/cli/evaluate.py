@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speckd.cli.options import pair_from
 from speckd.cli.terminal import progress_bars
 from speckd.conversations import template_switches
 from speckd.files import write_whole
 from speckd.gates import DEFAULT_K
 from speckd.jobs import Progress
 from speckd.packaged import PACKAGED
-from speckd.pairs import load_pair
 
 if TYPE_CHECKING:
     from speckd.evaluation import Scores
@@ -53,16 +53,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     scored: dict[str, Scores] = {}
     with progress_bars() as follow:
         for student in options.student or ["healed"]:
-            pair = load_pair(
-                options.teacher,
-                student,
-                device=options.device,
-                dtype=options.dtype,
-                revision=options.revision,
-                student_revision=options.student_revision,
-                merge=True,
-                on_progress=follow,
-            )
+            pair = pair_from(options, follow, student)
             examples = read_examples(
                 options.data,
                 pair.tokenizer,

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from speckd.cli.options import add_gate_options, add_pair_options, gate_from
+from speckd.cli.options import add_gate_options, add_pair_options, gate_from, pair_from
 from speckd.cli.terminal import progress_bars, strip, summary, table
 from speckd.conversations import template_switches
 from speckd.divergences import divergence_named
@@ -15,7 +15,6 @@ from speckd.files import write_whole
 from speckd.forms import check_source
 from speckd.gates import Gate
 from speckd.inspection import SOURCES, check_request, inspect
-from speckd.pairs import load_pair
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -80,16 +79,7 @@ def _inspect(options: argparse.Namespace) -> int:
     for file in (options.json, options.csv, options.html):
         _check_folder(file)
     with progress_bars() as follow:
-        pair = load_pair(
-            options.teacher,
-            options.student,
-            device=options.device,
-            dtype=options.dtype,
-            revision=options.revision,
-            student_revision=options.student_revision,
-            merge=True,
-            on_progress=follow,
-        )
+        pair = pair_from(options, follow)
         trace = inspect(
             pair,
             options.prompt,
@@ -135,16 +125,7 @@ def _inspect_data(options: argparse.Namespace, gate: Gate) -> int:
 
     check_source(options.data)
     with progress_bars() as follow:
-        pair = load_pair(
-            options.teacher,
-            options.student,
-            device=options.device,
-            dtype=options.dtype,
-            revision=options.revision,
-            student_revision=options.student_revision,
-            merge=True,
-            on_progress=follow,
-        )
+        pair = pair_from(options, follow)
         examples = read_examples(
             options.data,
             pair.tokenizer,

@@ -4,7 +4,9 @@ import argparse
 
 from speckd.draws import K_MAX
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, Gate, gate_named
+from speckd.jobs import OnProgress
 from speckd.packaged import STUDENTS
+from speckd.pairs import Pair, load_pair
 
 
 def add_pair_options(command: argparse.ArgumentParser) -> None:
@@ -18,6 +20,24 @@ def add_pair_options(command: argparse.ArgumentParser) -> None:
     pair.add_argument("--student-revision", metavar="COMMIT", help="of a student on the Hub")
     pair.add_argument("--device", help="cpu, cuda, cuda:0 (default: a GPU where there is one)")
     pair.add_argument("--dtype", help="float32 or bfloat16 (default: bfloat16 on a GPU, float32 on a CPU)")
+
+
+def pair_from(options: argparse.Namespace, follow: OnProgress, student: str | None = None) -> Pair:
+    """The pair that the options choose, to be read and not to be trained: an adapter is merged.
+
+    Args:
+        student: instead of the one that the options name.
+    """
+    return load_pair(
+        options.teacher,
+        student or options.student,
+        device=options.device,
+        dtype=options.dtype,
+        revision=options.revision,
+        student_revision=options.student_revision,
+        merge=True,
+        on_progress=follow,
+    )
 
 
 def add_gate_options(command: argparse.ArgumentParser) -> None:

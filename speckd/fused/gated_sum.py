@@ -12,6 +12,7 @@ from torch import Tensor
 
 from speckd.divergences import JSD_TEACHER_WEIGHT, SKEW, divergence_named
 from speckd.draws import Stream, row_uniforms
+from speckd.fused.buffers import taken
 from speckd.fused.closed_forms import LogitBlock
 from speckd.fused.together import Gradient, Gradients, Projection, Waiting
 from speckd.gates import Gate
@@ -271,15 +272,19 @@ def _chunks(
     size = -(-n_rows // -(-n_rows // size))  # chunks of equal size
     # Elsewhere than on a CPU there is no cache to stay in, and every call costs a launch.
     block = max(1, BLOCK_ELEMENTS // vocabulary) if student.hidden.device.type == "cpu" else size
-    new = student.hidden.new_empty
+    kept = taken()
+
+    def new(name: str, height: int) -> Tensor:
+        return kept.take(name, height, vocabulary, student.hidden, student.dtype)
+
     heights = dict.fromkeys(projections, size)
     if waiting is not None:
         heights["student"] = min(2 * size, n_rows)
-    buffers = {whose: new(height, vocabulary, dtype=student.dtype) for whose, height in heights.items()}
+    buffers = {whose: new(whose, height) for whose, height in heights.items()}
     if waiting is not None:
         waiting.buffer = buffers["student"]
     for name in ("teacher_exp", "student_exp"):
-        buffers[name] = new(min(block, size), vocabulary, dtype=student.dtype)
+        buffers[name] = new(name, min(block, size))
     for start in range(0, n_rows, size):
         rows = slice(start, min(start + size, n_rows))
         if waiting is not None:

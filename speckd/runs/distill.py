@@ -19,36 +19,37 @@ import functools
 import gc
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from speckd.conversations import template_switches
-from speckd.data import Examples, read_examples
-from speckd.evaluation import check_lengths
+from speckd.data import Examples
 from speckd.files import write_whole
 from speckd.gates import gate_from_text
-from speckd.jobs import OnProgress, Progress, Stopped
+from speckd.jobs import OnProgress
 from speckd.pairs import Pair, load_pair
-from speckd.rollouts import Sampling, is_complete, write_rollouts
+from speckd.runs.material import data_of, fill_teacher_cache, has_stopped, is_main_process, wait_for_main_process
+from speckd.runs.publishing import check_hub, push
 from speckd.runs.recording import OnEvent, Recorder
-from speckd.runs.report import RunRecord, Runs, held_out_table, to_csv, to_html, to_markdown
-from speckd.runs.settings import DistillSettings, command_of, options_of
-from speckd.runs.telling import model_card, seed_spread, verdict
+from speckd.runs.report import RunRecord, Runs, held_out_table
+from speckd.runs.settings import DistillSettings, options_of
+from speckd.runs.telling import seed_spread, verdict
 from speckd.runs.turns import TurnCallback, Turns
+from speckd.runs.writing import drop_checkpoints, open_folder, read_record, write_record, write_report, write_student
+from speckd.training import sharded
 from speckd.training.callbacks import RowCallback
 from speckd.training.config import SpecKDConfig, config_facts
-from speckd.training.prepare import prepare_student, save_student
+from speckd.training.prepare import prepare_student
 from speckd.training.probe import Probe, ProbeCallback, choose_probe
-from speckd.training.teacher_cache import CacheWriter, example_key, fill_cache, tokenizer_sha256
 from speckd.training.teacher_file import TeacherFile
 from speckd.training.teacher_server import TeacherServer
 from speckd.training.trainer import SpecKDTrainer
+
+__all__ = ["DistillSettings", "distill", "fill_teacher_cache", "is_main_process", "read_record"]
 
 OnRow = Callable[[str, dict[str, Any]], None]
 Watch = Callable[[Pair, Examples], Sequence[Any]]  # callbacks of transformers' Trainer for one racer
@@ -89,11 +90,14 @@ def distill(
         ValueError, OSError: one sentence that says what to do.
         Stopped: the stop file appeared while the teacher wrote responses; the run can be resumed.
     """
+    _check_sharded(settings)
+    if is_main_process():
+        check_hub(settings)
     output = Path(settings.output).expanduser()
     main = is_main_process()
     if main:
-        _open_folder(output, settings, resume)
-    _wait_for_main_process()
+        open_folder(output, settings, resume)
+    wait_for_main_process()
     told = Recorder(settings, on_event)
     race = _Race(
         settings,
@@ -113,7 +117,7 @@ def distill(
     told.verdict(verdict(records, seed_spread(settings)), held_out_table(records) if records[0].after else [])
     if main:
         if len(settings.gates) > 1:
-            _write_report(output, records, settings)
+            write_report(output, records, settings)
         told.write(output / "recording.json")
     return records
 
@@ -123,7 +127,7 @@ def _in_order(race: "_Race") -> Runs:
     records = Runs()
     for number in range(len(race.settings.gates)):
         records.append(_racer_of(race, number))
-        if _stopped(race.stop_file):
+        if has_stopped(race.stop_file):
             break
     return records
 
@@ -148,17 +152,21 @@ def _racer_of(race: "_Race", number: int) -> RunRecord:
     """A racer's record: read where it is finished, else made."""
     racer = race.settings.racer(race.settings.gates[number])
     if is_main_process() and len(race.settings.gates) > 1:
-        _open_folder(Path(racer.output), racer, race.resume)
-    _wait_for_main_process()
+        open_folder(Path(racer.output), racer, race.resume)
+    wait_for_main_process()
     done = read_record(Path(racer.output)) if race.resume else None
     if done is None:
         done = _train_one(race, racer, number)
         gc.collect()
+    if is_main_process() and race.keep_student and racer.push_to_hub is not None:
+        push(Path(racer.output).expanduser() / "student", racer.push_to_hub, racer.hub_private)
     return done
 
 
-def _stopped(stop_file: str | None) -> bool:
-    return stop_file is not None and os.path.exists(stop_file)
+def _check_sharded(settings: DistillSettings) -> None:
+    """Refuse, before anything is loaded, what a student that FSDP shards cannot do."""
+    needs_whole = {name: getattr(settings, name) for name in ("probe_every", "answers", "rouge", "keep_best")}
+    sharded.check({f"responses={settings.responses!r}": settings.responses in ("student", "mixed")} | needs_whole)
 
 
 @dataclass
@@ -181,59 +189,9 @@ class _Race:
     teacher: Any = None  # the one that racers in turn share
 
 
-def is_main_process() -> bool:
-    """Whether this is the process that writes: the only one, or the first of several."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def _is_alone() -> bool:
     """Whether this is the only process of the run."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1
-
-
-def _wait_for_main_process() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
-
-        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
-
-
-def _open_folder(folder: Path, settings: DistillSettings, resume: bool) -> None:
-    """Make the run's folder, or check that it holds this very run."""
-    asked = json.loads(json.dumps(asdict(settings)))
-    file = folder / "settings.json"
-    try:
-        if file.exists():
-            if not resume:
-                raise ValueError(f"{folder} holds a run already: resume it with --resume, or choose another folder.")
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            free = {
-                "output",
-                "cache_folder",
-                "device",
-                "name",
-                "report_to",
-                "keep_checkpoints",
-                "eval_every",
-                "in_turn",
-            }
-            differing = sorted(
-                name for name in asked if kept.get(name, asked[name]) != asked[name] and name not in free
-            )
-            if differing:
-                raise ValueError(
-                    f"{folder} holds a run with other settings ({', '.join(differing)}): repeat the first command with "
-                    "--resume added, or choose another folder."
-                )
-        elif folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder} is not empty, and no run of ours: choose another folder.")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(asked, indent=2) + "\n")
-    except OSError as error:
-        raise OSError(
-            f"{folder} cannot be written ({error.strerror or error}): free some space or choose another folder."
-        ) from error
 
 
 def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord:
@@ -248,7 +206,7 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
         pair, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha, full=settings.full, seed=settings.seed
     )
     shared = Path(race.settings.output).expanduser()
-    train, held_out, cache = _data(pair, settings, shared, race.report, race.stop_file)
+    train, held_out, cache = data_of(pair, settings, shared, race.report, race.stop_file)
     probe = _probe(pair, held_out, settings) if main else None
     if number == 0 or not told.started:
         told.start(pair, probe)
@@ -309,20 +267,21 @@ def _train_one(race: _Race, settings: DistillSettings, number: int) -> RunRecord
     if probe is not None and settings.answers:
         for sampled in (False, True):
             told.answer(pair, "after", number, probe.prompt, settings.answers, sampled=sampled)
-        if (number + 1 == len(race.settings.gates) or _stopped(race.stop_file)) and not told.has_answer("teacher"):
+        if (number + 1 == len(race.settings.gates) or has_stopped(race.stop_file)) and not told.has_answer("teacher"):
             told.answer(pair, "teacher", None, probe.prompt, settings.answers)
     facts = _facts(trainer, settings, train, kept_step)
     record = RunRecord(trainer.gate.title(), facts, history, before, after, seconds)
+    weights = trainer.student_weights() if race.keep_student else None  # of every process, where it is sharded
     if main:
-        _write_record(output, record)
-        _write_report(output, [record], settings)
+        write_record(output, record)
+        write_report(output, [record], settings)
         if race.keep_student:
-            _write_student(output, pair, record, settings)
+            write_student(output, pair, record, settings, weights)
         if not settings.keep_checkpoints:
-            _drop_checkpoints(output / "checkpoints")
+            drop_checkpoints(output / "checkpoints")
     if race.on_trained is not None:
         race.on_trained(pair, record)
-    _wait_for_main_process()
+    wait_for_main_process()
     return record
 
 
@@ -376,6 +335,7 @@ def _facts(trainer: SpecKDTrainer, settings: DistillSettings, train: Examples, k
         "start": pair.student_id,
         "steps": trainer.state.global_step,
         **({"kept": f"step {kept_step}, best by {settings.keep_best}"} if trainer.best else {}),
+        **({"products": "bfloat16"} if trainer.products_are_fast else {}),
         "responses": settings.responses,
         "training examples": len(train),
         "response tokens": train.n_response_tokens,
@@ -389,14 +349,6 @@ def _reference(race: _Race, settings: DistillSettings) -> Any | None:
         return None
     named = settings.reference
     return race.load(settings.teacher, named, device=settings.device, dtype=settings.dtype, merge=True).student
-
-
-def _drop_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints, and nothing else: loggers such as TensorBoard keep their events beside them."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _probe(pair: Pair, held_out: Examples | None, settings: DistillSettings) -> Probe | None:
@@ -448,7 +400,9 @@ def _arguments(
         "jsd_beta": settings.jsd_beta,
         "rejected": settings.rejected,
         "ce_share": settings.ce_share,
+        "router_loss": settings.router_loss,
         "packing": settings.packing,
+        "products": settings.products,
         "keep_best": settings.keep_best,
         "patience": settings.patience,
         "student_share": share,
@@ -482,157 +436,3 @@ def _arguments(
         "report_to": list(settings.report_to),
         "disable_tqdm": not progress_bar,
     }
-
-
-# --- data ---------------------------------------------------------------------------------------------------------
-
-
-def _data(
-    pair: Pair, settings: DistillSettings, shared: Path, report: OnProgress, stop_file: str | None = None
-) -> tuple[Examples, Examples | None, Path | None]:
-    """Training examples, held-out examples, and the folder of the teacher cache."""
-    reading: dict[str, Any] = {
-        "max_length": settings.max_length,
-        "on_bad": settings.on_bad,
-        "chat_template_kwargs": template_switches(settings.chat_template_kwargs),
-        "turns": settings.turns,
-    }
-    limit = settings.limit
-    folder = Path(settings.cache_folder) if settings.cache_folder else shared / "teacher-cache"
-    caching = settings.teacher_cache and settings.responses != "student" and not settings.elsewhere
-    if settings.responses == "teacher":
-        prompts = read_examples(settings.data, pair.tokenizer, needs_response=False, limit=limit, **reading)
-        train = _teacher_writes(pair, settings, prompts, shared, folder if caching else None, report, stop_file)
-    else:
-        needs = settings.responses != "student"  # of a mix, the file has the other share
-        train = read_examples(settings.data, pair.tokenizer, needs_response=needs, limit=limit, **reading)
-    held_out = None
-    if settings.eval_data is not None:
-        held_out = read_examples(settings.eval_data, pair.tokenizer, limit=settings.eval_limit, **reading)
-    check_lengths(pair, [*train.examples, *(held_out.examples if held_out is not None else [])])
-    if not caching:
-        return train, held_out, None
-    if is_main_process():
-        _fill(pair, folder, train, held_out, settings, report)
-    _wait_for_main_process()
-    return train, held_out, folder
-
-
-def _fill(
-    pair: Pair, folder: Path, train: Examples, held_out: Examples | None, settings: DistillSettings, report: OnProgress
-) -> None:
-    fill_cache(
-        folder,
-        pair.teacher,
-        pair.tokenizer,
-        [*train.examples, *(held_out.examples if held_out is not None else [])],
-        pair.teacher_sha256,
-        batch_size=settings.batch_size,
-        on_progress=lambda done, total: report(Progress("teacher", done, total, "teacher's hidden states")),
-    )
-
-
-def fill_teacher_cache(pair: Pair, settings: DistillSettings, on_progress: OnProgress | None = None) -> None:
-    """Make the teacher cache that a run with these settings would make, ahead of it.
-
-    Raises:
-        ValueError, OSError: as ``distill``.
-    """
-    if settings.cache_folder and settings.responses == "file":
-        _data(pair, settings, Path(settings.output), on_progress or (lambda _: None))
-
-
-def _teacher_writes(
-    pair: Pair,
-    settings: DistillSettings,
-    prompts: Examples,
-    shared: Path,
-    cache: Path | None,
-    report: OnProgress,
-    stop_file: str | None,
-) -> Examples:
-    """The teacher's answers to the prompts, made once; with a cache its hidden states are kept as they pass by."""
-    file = shared / "responses.jsonl"
-    sampling = Sampling(
-        do_sample=not settings.greedy,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.response_temperature,
-        top_p=settings.top_p,
-        seed=settings.response_seed,
-    )
-    if is_main_process() and not is_complete(file):
-        writer = None
-        if cache is not None:
-            writer = CacheWriter(cache, pair.teacher_sha256, tokenizer_sha256(pair.tokenizer))
-
-        def keep(index: int, answer: Any) -> None:
-            from dataclasses import replace
-
-            example = replace(prompts.examples[index], response_ids=answer.response_ids)
-            if writer is not None:
-                writer.add(example_key(example), answer.hidden)
-
-        write_rollouts(
-            file,
-            pair.teacher,
-            pair.tokenizer,
-            [example.messages for example in prompts.examples],
-            [example.prompt_ids for example in prompts.examples],
-            sampling,
-            extras=[example.extras for example in prompts.examples],
-            model_id=pair.teacher_id,
-            model_sha256=pair.teacher_sha256,
-            batch_size=4 * settings.batch_size,
-            vocabulary_size=pair.vocabulary_size,
-            on_answer=keep if writer is not None else None,
-            on_progress=lambda done, total, _: report(Progress("generate", done, total, "teacher's answers")),
-            should_stop=lambda: _stopped(stop_file),
-        )
-        if writer is not None:
-            writer.flush()
-        if not is_complete(file):
-            raise Stopped("Stopped while the teacher wrote; its answers so far are kept.")
-    _wait_for_main_process()
-    switches = template_switches(settings.chat_template_kwargs)
-    return read_examples(
-        file, pair.tokenizer, max_length=settings.max_length, chat_template_kwargs=switches, turns="last"
-    )
-
-
-# --- what is written ----------------------------------------------------------------------------------------------
-
-
-def _write_record(output: Path, record: RunRecord) -> None:
-    write_whole(output / "run.json", json.dumps(asdict(record)) + "\n")
-
-
-def read_record(output: Path) -> RunRecord | None:
-    """The record of a finished run, or None."""
-    if not (output / "run.json").exists() or not (output / "student").is_dir():
-        return None
-    return RunRecord(**json.loads((output / "run.json").read_text(encoding="utf-8")))
-
-
-def _write_report(output: Path, records: Sequence[RunRecord], settings: DistillSettings) -> None:
-    title = "SpecKD: " + (" against ".join(record.name for record in records))
-    words, command = verdict(records, seed_spread(settings)), command_of(settings)
-    write_whole(output / "log.csv", to_csv(records))
-    write_whole(output / "report.md", to_markdown(records, title, words, command))
-    write_whole(output / "report.html", to_html(records, title, words, command))
-
-
-def _write_student(output: Path, pair: Pair, record: RunRecord, settings: DistillSettings) -> None:
-    """The student under a temporary name, then renamed: whole or absent."""
-    partial, target = output / ".student.partial", output / "student"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        save_student(pair.student, partial, pair.tokenizer, dtype=getattr(torch, settings.save_dtype))
-        (partial / "README.md").write_text(model_card(pair, record, settings), encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(partial, target)
-    except OSError as error:
-        raise OSError(
-            f"{target} cannot be written ({error.strerror or error}): free some space, then run the same command with "
-            "--resume."
-        ) from error

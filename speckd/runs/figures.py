@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from speckd.conversations import encode_prompt
-from speckd.data import Example, collate, response_rows
+from speckd.data import Example, collate, positions_before, response_rows
 from speckd.divergences import entropy, forward_kl, jsd, reverse_kl, tvd
 from speckd.evaluation import rouge_l
-from speckd.heads import Head, trunk_of
+from speckd.heads import Head, hidden_rows
 from speckd.pairs import Pair
 from speckd.ranks import topk_threshold
 from speckd.rollouts import Sampling, generate
@@ -62,12 +62,10 @@ def hidden_of(model: Any, examples: Sequence[Example]) -> list[Tensor]:
             for i in part
         ]
         batch = collate(rows, pad_id=0)
-        hidden = trunk_of(model)(
-            input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device), use_cache=False
-        ).last_hidden_state  # (B, T, H)
         picked = response_rows(batch["labels"])
-        for place, index in enumerate(part):
-            found[index] = hidden[place, :-1][picked[place].to(device)]
+        hidden = hidden_rows(model, batch["input_ids"], positions_before(picked), batch["attention_mask"])
+        for index, rows_of_text in zip(part, hidden.split(picked.sum(-1).tolist()), strict=True):
+            found[index] = rows_of_text
     return [hidden for hidden in found if hidden is not None]
 
 

@@ -1,4 +1,4 @@
-"""A training run as files for people: Markdown, CSV, and curves as one self-contained HTML page.
+"""A training run as files for people: CSV, and curves as one self-contained HTML page; Markdown is in ``record.py``.
 
 The curves are small SVG pictures written here: no script, no font and no picture from elsewhere, so the page opens
 anywhere and forever. Every racer has a dash pattern beside its colour.
@@ -8,33 +8,20 @@ import csv
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from speckd.html import framed
+from speckd.training.record import (
+    TRAINING,
+    Row,
+    RunRecord,
+    held_out_table,
+    number,
+    settings_table,
+    to_markdown,
+)
 
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One trained student, as its report tells it.
-
-    Attributes:
-        name: of the racer, as a legend names it.
-        settings: name -> value, in the order to be shown.
-        rows: the log: training rows have "loss", evaluations have names that begin with "eval_".
-        before, after: held-out figures of the student before and after, names as in ``Scores``.
-        seconds: of training.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-    rows: Sequence[Row]
-    before: Mapping[str, Any] = field(default_factory=dict)
-    after: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
+__all__ = ["RunRecord", "Runs", "chart", "held_out_table", "number", "ticks", "to_csv", "to_html", "to_markdown"]
 
 
 class Runs(list[RunRecord]):
@@ -44,31 +31,11 @@ class Runs(list[RunRecord]):
         return framed(to_html(self, " against ".join(run.name for run in self) or "No run"), height=900)
 
 
-TRAINING = {  # column of the log -> (words, unit)
-    "loss": ("Loss", "nats a token, after the gate"),
-    "divergence": ("Divergence", "nats a token, no gate"),
-    "tar": ("Token acceptance rate", "share of tokens"),
-    "masked_share": ("Share of the loss masked", "share of the divergence"),
-    "teacher_entropy": ("Teacher's entropy", "nats"),
-    "student_entropy": ("Student's entropy", "nats"),
-    "grad_norm": ("Gradient norm", "before clipping"),
-    "learning_rate": ("Learning rate", "a step"),
-    "tokens_per_second": ("Speed", "response tokens a second"),
-}
-HELD_OUT = {  # name in Scores -> (words, unit, whether more is better)
-    "divergence": ("Divergence", "nats a token", False),
-    "tar": ("TAR", "share of tokens", True),
-    "acceptance": ("Acceptance probability, 1 - TVD", "mean", True),
-    "agreement": ("Next-token agreement", "share of tokens", True),
-    "rouge_l": ("ROUGE-L of greedy answers", "F1 against the teacher's", True),
-    "student_entropy": ("Student's entropy", "nats", None),
-    "teacher_entropy": ("Teacher's entropy", "nats", None),
-}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a6a00", "#56b4e9", "#777777", "#a04000")  # Okabe and Ito
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 5", "1 2", "12 4", "4 2 1 2")
 
 
-# --- CSV and Markdown ---------------------------------------------------------------------------------------------
+# --- CSV ---------------------------------------------------------------------------------------------
 
 
 def to_csv(runs: Sequence[RunRecord]) -> str:
@@ -91,105 +58,6 @@ def _inert(text: str) -> str:
     """Text that no spreadsheet takes for a formula; numbers stay as they are."""
     text = text.replace("\r", " ")  # the writer leaves it bare, and a reader begins a new line there
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A number for a person: three significant digits, thousands apart, a dash for nothing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if not isinstance(value, float):
-        return str(value)
-    if value == 0 or math.isinf(value):
-        return f"{value:g}"
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{places}f}" if places <= 8 else f"{value:.2e}"
-
-
-def held_out_table(runs: Sequence[RunRecord]) -> list[list[str]]:
-    """The held-out figures: head, then one line a figure: its name, before, and each run's after with its change."""
-    shared_start = all(run.before == runs[0].before for run in runs)
-    head = ["Held out", *(["before"] if shared_start else []), *(run.name for run in runs)]
-    table = [head]
-    for name, (words, unit, _) in HELD_OUT.items():
-        if not any(run.after.get(name) is not None or run.before.get(name) is not None for run in runs):
-            continue
-        line = [f"{words} ({unit})"]
-        if shared_start:
-            line.append(number(runs[0].before.get(name)))
-        for run in runs:
-            line.append(_with_change(run.before.get(name), run.after.get(name)))
-        table.append(line)
-    return table
-
-
-def _with_change(before: Any, after: Any) -> str:
-    if after is None:
-        return "-"
-    if before is None:
-        return number(after)
-    change = after - before
-    return f"{number(after)} ({'+' if change >= 0 else '−'}{number(abs(change))})"
-
-
-def to_markdown(runs: Sequence[RunRecord], title: str, words: str = "", command: str = "") -> str:
-    """The report in Markdown: the sentence, the held-out table, what was run, and the command that repeats it."""
-    parts = [f"# {_as_words(title)}", ""]
-    if words:
-        parts += [_as_words(words), ""]
-    parts += [*_markdown_table(held_out_table(runs)), ""]
-    last = [["Training", *(run.name for run in runs)]]
-    for name, (label, unit) in TRAINING.items():
-        values = [_last(run.rows, name) for run in runs]
-        if any(value is not None for value in values):
-            last.append([f"{label} at the end ({unit})", *(number(value) for value in values)])
-    last.append(["Seconds of training", *(number(float(run.seconds)) for run in runs)])
-    parts += [*_markdown_table(last), ""]
-    parts += [*_markdown_table(settings_table(runs)), ""]
-    if command:
-        parts += ["The command that repeats it:", "", "```sh", command.replace("```", "` ` `"), "```", ""]
-    return "\n".join(parts)
-
-
-def settings_table(runs: Sequence[RunRecord]) -> list[list[str]]:
-    names = list(dict.fromkeys(name for run in runs for name in run.settings))
-    table = [["Setting", *(run.name for run in runs)]]
-    table += [[name, *(_setting(run.settings.get(name)) for run in runs)] for name in names]
-    return table
-
-
-def _setting(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else ("-" if value is None else str(value))
-
-
-def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(_as_words(cell) for cell in line) + " |" for line in table]
-    return [lines[0], "|---|" + "---:|" * (len(table[0]) - 1), *lines[1:]]
-
-
-def _as_words(text: str) -> str:
-    """Text that Markdown shows as it is: no tag, no link, no picture, no second cell or line."""
-    for sign, shown in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        ("|", "\\|"),
-        ("[", "\\["),
-        ("`", "\\`"),
-        ("\r", " "),
-        ("\n", " "),
-    ):
-        text = text.replace(sign, shown)
-    return text
-
-
-def _last(rows: Sequence[Row], name: str) -> Any:
-    """The mean of the last tenth of a curve (at least one row): single steps jump about."""
-    values = [row[name] for row in rows if name in row and isinstance(row[name], int | float)]
-    if not values:
-        return None
-    tail = values[-max(1, len(values) // 10) :]
-    return float(sum(tail) / len(tail))
 
 
 # --- HTML ---------------------------------------------------------------------------------------------------------

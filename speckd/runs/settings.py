@@ -106,6 +106,9 @@ class DistillSettings:
     mixture: float | None = _loss(None, "b of jsd (0.5) or a of the skew divergences (0.1)", kind=float)
     jsd_beta: float | None = _loss(None, "TRL's beta: 0 forward_kl, 1 reverse_kl, between them jsd", kind=float)
     ce_share: float = _loss(0.0, "share of the loss that is cross-entropy of the response's own tokens")
+    router_loss: float | None = _loss(
+        None, "weight of a mixture's auxiliary loss; as the student's configuration says", kind=float
+    )
     reference: str = _loss("healed", "the student that AdaSPEC compares with, named as --student is")
     temperature: float = _loss(defaults.TEMPERATURE, "divides both models' logits")
     rejected: str = _loss("weight", "weigh a rejected token, or keep some", choices=("weight", "sample"))
@@ -124,6 +127,11 @@ class DistillSettings:
     weight_decay: float = _training(0.0, "of AdamW")
     clip: float = _training(1.0, "largest gradient norm")
     precision: str = _training("full", "of the trunk", choices=("full", "bf16", "fp16"))
+    products: str = _training(
+        "full",
+        "of float32 matrices on a CPU in training: full, bf16 (faster with AMX units), auto as measured here",
+        choices=("full", "bf16", "auto"),
+    )
     activation_checkpointing: bool = _training(False, "less memory, more time")
     packing: bool = _training(False, "let no padded token through a trunk; the loss is the same")
     in_turn: bool = _training(False, "racers take a step in turn, not one whole run after the other; the same curves")
@@ -141,6 +149,8 @@ class DistillSettings:
     answers: int = _written(0, "longest greedy answer to that response's prompt, in tokens; 0 is none")
     answer_every: int = _written(0, "steps between such answers of the student as it trains; 0 is never")
     name: str = _written("student", "of the student, in its model card")
+    push_to_hub: str | None = _written(None, "also put the student on the Hub, as OWNER/NAME, with its card")
+    hub_private: bool = _written(False, "make that a private repository, where it is new")
 
     def __post_init__(self) -> None:
         if self.learning_rate is None:
@@ -203,10 +213,12 @@ class DistillSettings:
         """The settings of one racer alone."""
         if len(self.gates) == 1:
             return self
-        if self.elsewhere:
-            return replace(self, gates=(gate,), output=str(Path(self.output) / racer_folder(gate)))
-        shared = str(Path(self.cache_folder or Path(self.output) / "teacher-cache"))
-        return replace(self, gates=(gate,), output=str(Path(self.output) / racer_folder(gate)), cache_folder=shared)
+        own: dict[str, Any] = {"gates": (gate,), "output": str(Path(self.output) / racer_folder(gate))}
+        if self.push_to_hub is not None:
+            own["push_to_hub"] = f"{self.push_to_hub}-{racer_folder(gate)}"
+        if not self.elsewhere:
+            own["cache_folder"] = str(Path(self.cache_folder or Path(self.output) / "teacher-cache"))
+        return replace(self, **own)
 
 
 def _either(choices: Sequence[str]) -> str:

@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from speckd.training.sharded import all_finite
 
 
 class Watch(TrainerCallback):
@@ -19,8 +20,7 @@ class Watch(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         gradients = [parameter.grad for parameter in self.trainer.model.parameters() if parameter.grad is not None]
-        # One answer for all of them: asking a GPU for each would wait for it some eighty times a step.
-        if gradients and not bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all()):
+        if not all_finite(gradients):
             raise self.trainer.not_finite("a gradient is not finite")
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:

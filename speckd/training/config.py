@@ -12,6 +12,7 @@ from speckd.fused.gated_sum import Measure
 from speckd.gates import DEFAULT_K, Gate, gate_from_text
 from speckd.training import defaults
 from speckd.training.best import check_figure
+from speckd.training.products import PRODUCTS
 
 
 @dataclass
@@ -35,13 +36,17 @@ class SpecKDConfig(TrainingArguments):
         teacher_cache: folder of the teacher's hidden states, or None.
         stop_file: when this file appears the run ends after the step at hand, and keeps what was reached.
         ce_share: s of the loss (1 - s) L + s CE, with the cross-entropy of the response's own tokens, 0 to 1.
+        router_loss: weight of the auxiliary loss of a mixture of experts; None as the student's configuration says.
         packing: let no padded token through a trunk; the loss is the same. Models that cannot be packed are refused.
+        products: how a CPU multiplies float32 matrices in training: "full", "bf16" (factors rounded to bfloat16, sums
+            in float32; evaluation stays full), or "auto", bf16 where a short measurement finds it faster here.
         keep_best: a held-out figure (divergence, tar, acceptance, agreement, rouge_l): the student of the evaluation
             where it was best is the one that training ends with. None keeps the last.
         patience: end after so many evaluations in a row without a better figure; 0 never.
         eval_k: k of the TAR that evaluation reports, whatever the gate.
         eval_rouge: how many held-out prompts both models answer greedily at each evaluation, for ROUGE-L.
         group_by_length: put texts of like length into one step, so that little is padded.
+        learning_rate: if None, an adapter's, and for a student that trains in full a smaller one (``defaults``).
     Raises:
         ValueError: a value makes no sense; the message says what to choose.
     """
@@ -53,7 +58,9 @@ class SpecKDConfig(TrainingArguments):
     jsd_beta: float | None = None
     rejected: str = "weight"
     ce_share: float = 0.0
+    router_loss: float | None = None
     packing: bool = False
+    products: str = "full"
     keep_best: str | None = None
     patience: int = 0
     student_share: float = 0.0
@@ -69,7 +76,7 @@ class SpecKDConfig(TrainingArguments):
     eval_rouge: int = 0
     group_by_length: bool = True
 
-    learning_rate: float = defaults.LEARNING_RATE
+    learning_rate: float = None  # type: ignore[assignment] # is said in __post_init__
     lr_scheduler_type: str = defaults.SCHEDULE
     warmup_steps: float = defaults.WARMUP_STEPS
     adam_beta2: float = 0.95
@@ -86,6 +93,9 @@ class SpecKDConfig(TrainingArguments):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.rate_is_default = self.learning_rate is None  # the trainer, which sees the student, chooses then
+        if self.learning_rate is None:
+            self.learning_rate = defaults.LEARNING_RATE
         gate = gate_from_text(self.gate)
         if self.jsd_beta is not None:
             said = divergence_of_jsd_beta(self.jsd_beta)
@@ -95,6 +105,10 @@ class SpecKDConfig(TrainingArguments):
         Measure.of(self.divergence, self.mixture)
         if not 0 <= self.ce_share <= 1:
             raise ValueError(f"ce_share is {self.ce_share!r}: choose a number from 0 to 1.")
+        if self.router_loss is not None and not 0 <= self.router_loss < math.inf:
+            raise ValueError(f"router_loss is {self.router_loss!r}: choose a weight of 0 or more.")
+        if self.products not in PRODUCTS:
+            raise ValueError(f"products is {self.products!r}: choose one of {', '.join(PRODUCTS)}.")
         if self.patience < 0 or (self.patience and not self.keep_best):
             raise ValueError(
                 f"patience is {self.patience}: choose 0 or more, and keep_best, the figure that it watches."

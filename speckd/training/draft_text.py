@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from speckd.data import Example
-from speckd.heads import Head
+from speckd.heads import Head, hidden_rows
 
 PART = 256  # texts a part on disk: some 40 MB at a width of 576
 
@@ -122,7 +122,7 @@ def draft_texts(
     Returns:
         The texts, in the order of the examples, on the teacher's device; None where it was stopped.
     """
-    trunk, head = teacher.get_decoder(), Head.of(teacher)
+    head = Head.of(teacher)
     device = head.weight.device
     if precision is not None and device.type == "cpu":  # a GPU's products of float32 are fast enough
         bias = None if head.bias is None else head.bias.to(precision)
@@ -138,7 +138,7 @@ def draft_texts(
             pieces = []
             for at in range(0, len(chosen), batch_size):
                 with torch.autocast(device.type, precision, enabled=precision is not None):
-                    pieces.append(_teacher_pass(trunk, head, chosen[at : at + batch_size]))
+                    pieces.append(_teacher_pass(teacher, head, chosen[at : at + batch_size]))
                 if should_stop is not None and should_stop():
                     return None
             part = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -149,7 +149,7 @@ def draft_texts(
     return _assembled([examples[index] for index in order], order, parts)
 
 
-def _teacher_pass(trunk: Any, head: Head, examples: Sequence[Example]) -> dict[str, Tensor]:
+def _teacher_pass(teacher: Any, head: Head, examples: Sequence[Example]) -> dict[str, Tensor]:
     """One batch: the features of every token, flat, and at response rows the head's sum and its best token."""
     texts = [torch.tensor(example.prompt_ids + example.response_ids) for example in examples]
     lengths = torch.tensor([len(text) for text in texts])
@@ -157,8 +157,7 @@ def _teacher_pass(trunk: Any, head: Head, examples: Sequence[Example]) -> dict[s
     ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(head.weight.device)
     places = torch.arange(ids.shape[1])
     there = places < lengths[:, None]  # (B, T); right padding, so that no mask is needed: attention looks back alone
-    hidden = trunk(input_ids=ids, attention_mask=there.to(ids.device).long(), use_cache=False).last_hidden_state
-    features = hidden[there.to(ids.device)]
+    features = hidden_rows(teacher, ids, there, there.long())
     judged = ((places >= prompts[:, None] - 1) & there)[there].to(ids.device)
     log_total = torch.zeros(len(features), device=ids.device)
     best = torch.zeros(len(features), dtype=torch.int64, device=ids.device)

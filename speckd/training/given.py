@@ -1,8 +1,11 @@
-"""What a trainer is given: a pair, or models by name or in memory as TRL's trainers take them."""
+"""What a trainer is given: a pair, or models by name or in memory as TRL's trainers take them; and its data."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from speckd.data import Example, Examples, ResponseDataset, read_examples
+from speckd.evaluation import check_lengths
 from speckd.gates import Gate
 from speckd.pairs import Pair, is_elsewhere, load_model, load_pair
 from speckd.top_tokens import check_gate
@@ -73,3 +76,39 @@ def check_elsewhere(pair: Pair, args: Any, gate: Gate) -> None:
             f"{teacher.path} holds given texts, and the student would write others: leave student_share out, or ask a "
             "server."
         )
+
+
+def examples_of(source: Any, pair: Pair, args: Any, needs_response: bool) -> Examples:
+    """The examples of what a trainer is given as data: read already, a list of them, or a source in any form.
+
+    Raises:
+        ValueError: it cannot be read, is longer than a model reads, or holds no response token where one is needed.
+    """
+    if isinstance(source, Examples):
+        found = source
+    elif isinstance(source, Sequence) and source and isinstance(source[0], Example):
+        found = Examples(list(source), [], 0, 0, args.max_length)
+    else:
+        found = read_examples(
+            source,
+            pair.tokenizer,
+            max_length=args.max_length,
+            on_bad=args.on_bad,
+            needs_response=needs_response,
+            chat_template_kwargs=args.chat_template_kwargs,
+            turns=args.turns,
+        )
+    check_lengths(pair, found.examples)
+    if needs_response and not found.n_response_tokens:
+        raise ValueError(
+            "the data holds no response token: give responses, or let the teacher or the student write them."
+        )
+    return found
+
+
+def eval_dataset_of(examples: Examples | None, cache: Any | None) -> ResponseDataset | None:
+    """Held-out examples as the Trainer takes them, with the teacher's cache where it holds all of them."""
+    if examples is None:
+        return None
+    held = cache is not None and all(example in cache for example in examples.examples)
+    return ResponseDataset(examples.examples, cache if held else None)

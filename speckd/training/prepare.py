@@ -69,12 +69,12 @@ def prepare_student(
     if isinstance(student, PeftModel):
         if full:
             raise ValueError("the student is an adapter: it continues as one. Merge it first to train in full.")
-        for name, parameter in student.named_parameters():
-            if "lora_" in name or ".modules_to_save." in name:  # whole modules that the adapter trains beside its own
-                parameter.data = parameter.data.float()
-                parameter.requires_grad_(True)
         for settings in student.peft_config.values():
             settings.inference_mode = False
+        student.set_adapter(student.active_adapter)  # PEFT knows what each kind of adapter trains
+        for parameter in student.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
         return pair
     if full:
         student.float().requires_grad_(True)
@@ -104,8 +104,8 @@ def _say_what_stays_frozen(student: Any) -> None:
     names = [name for name, _ in student.named_parameters() if ".experts." in name]
     if names and not any("lora_" in name for name in names):
         warnings.warn(
-            "the student is a mixture of experts, and the adapter reaches none of them: the experts stay as they are, "
-            "and the router's auxiliary loss is no part of the loss. Train in full (full=True) to reach them.",
+            "the student is a mixture of experts, and the adapter reaches none of them: the experts stay as they are. "
+            "Train in full (full=True) to reach them.",
             stacklevel=3,
         )
 

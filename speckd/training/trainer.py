@@ -12,11 +12,14 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerState
@@ -25,28 +28,27 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from speckd.data import (
-    Example,
     Examples,
     ResponseDataset,
     ShuffledByLength,
     collate,
-    last_turn_of,
-    read_examples,
-    uncollate,
 )
-from speckd.draws import Stream, answer_uniforms, on_policy_coin
-from speckd.evaluation import Scores, check_lengths, rouge_of_answers
+from speckd.evaluation import Scores, rouge_of_answers
+from speckd.fused.buffers import Buffers, lend
 from speckd.gated_student import FACTS, GatedStudent, check_packing
 from speckd.gates import Gate, gate_from_text
-from speckd.heads import positions_of
 from speckd.pairs import Pair, is_elsewhere, settle
-from speckd.rollouts import Sampling, generate_batch
+from speckd.routers import is_mixture
+from speckd.training import card, defaults, sharded
 from speckd.training.best import KeepBest
 from speckd.training.callbacks import TrainingBar, Watch
 from speckd.training.checkpoints import MARKER, drop_incomplete, last_checkpoint, mark_complete, write_errors
-from speckd.training.config import SpecKDConfig
-from speckd.training.given import check_elsewhere, pair_of
+from speckd.training.config import SpecKDConfig, config_facts
+from speckd.training.given import check_elsewhere, eval_dataset_of, examples_of, pair_of
+from speckd.training.on_policy import ask_teacher, let_student_write
 from speckd.training.prepare import check_trainable, disable_dropout, load_student, save_student
+from speckd.training.products import are_fast, products_in_bfloat16
+from speckd.training.record import RunRecord, verdict
 from speckd.training.teacher_cache import TeacherCache, tokenizer_sha256
 from speckd.training.teacher_file import TeacherFile
 
@@ -61,9 +63,9 @@ class SpecKDTrainer(Trainer):
     Accumulation, batch size and number of processes never change the curve of the same data, with one exception: AdaKD
     and AdaSPEC rank the tokens of one forward pass, so there the batch of a process is part of the method.
 
-    Several processes: DDP by ``accelerate launch``, tested on CPUs. FSDP2 is written for (the trunk and the loss lie in
-    the wrapped module's forward, teacher and student share nothing, state is gathered before saving), and has not been
-    run; responses from the student are refused there.
+    Several processes: DDP or FSDP2 by ``accelerate launch``; both are tested on CPUs. Under FSDP2 trunk and loss lie in
+    the wrapped module's forward, and the student is gathered before it is written; what would run the whole student in
+    each process (its own answers, ROUGE-L, keeping the best) is refused before anything is loaded.
 
     Args:
         pair: from ``load_pair``, its student made ready by ``prepare_student``, or with parameters that ask for
@@ -105,6 +107,8 @@ class SpecKDTrainer(Trainer):
     ) -> None:
         # Long: the Trainer wants everything at once.
         args = args if args is not None else SpecKDConfig()
+        needs_whole = {name: getattr(args, name) for name in ("student_share", "eval_rouge", "keep_best")}
+        sharded.check(needs_whole, args)
         if pair is None:
             pair = pair_of(model, teacher_model, processing_class, peft_config, args)
         elif not isinstance(pair, Pair) or any(given is not None for given in (model, teacher_model, peft_config)):
@@ -116,6 +120,8 @@ class SpecKDTrainer(Trainer):
         if self.gate.needs_reference and reference is None:
             raise ValueError(f"the gate {self.gate.name!r} needs a reference model: give reference=...")
         check_trainable(pair)
+        if args.rate_is_default and not hasattr(pair.student, "peft_config"):
+            args.learning_rate = defaults.LEARNING_RATE_FULL  # a whole student: an adapter's rate would break it
         if is_elsewhere(pair.teacher):
             check_elsewhere(pair, args, self.gate)
         else:
@@ -131,11 +137,12 @@ class SpecKDTrainer(Trainer):
                 "eval_dataset is a dict of data sets: give one, and score the others with trainer.evaluate(other)."
             )
         needs_response = args.student_share < 1
-        self.train_examples = _as_examples(train_dataset, pair, args, needs_response)
-        self.eval_examples = _as_examples(eval_dataset, pair, args, True) if eval_dataset is not None else None
+        self.train_examples = examples_of(train_dataset, pair, args, needs_response)
+        self.eval_examples = examples_of(eval_dataset, pair, args, True) if eval_dataset is not None else None
         cache = self._known_of_teacher(args, needs_response)
         pad_id = pair.tokenizer.pad_token_id or 0
         self._facts = torch.zeros(len(FACTS), dtype=torch.float64)
+        self._buffers = Buffers()
         self._batch_numbers: list[int] = []
         self._logged_at = time.perf_counter()
         self._rouge_references: list[str] | None = None
@@ -152,21 +159,34 @@ class SpecKDTrainer(Trainer):
                 mixture=args.mixture,
                 ce_share=args.ce_share,
                 packing=args.packing,
+                router_loss=args.router_loss,
             ),
             args=args,
             train_dataset=ResponseDataset(self.train_examples.examples, cache),
-            eval_dataset=_eval_dataset(self.eval_examples, cache),
+            eval_dataset=eval_dataset_of(self.eval_examples, cache),
             processing_class=pair.tokenizer,
             data_collator=lambda rows: collate(rows, pad_id),
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        # One decision for all processes: the first one's stopwatch.
+        self.products_are_fast = broadcast_object_list([are_fast(args.products, args.device)])[0]
+        self._say_what_is_left_out()
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         if not args.disable_tqdm:
             self.add_callback(TrainingBar())
         self.add_callback(Watch(self))
         self.kept: KeepBest | None = self._keep_best(args, eval_dataset) if args.keep_best is not None else None
+
+    def _say_what_is_left_out(self) -> None:
+        """A mixture of experts that trains without its auxiliary loss may end with few experts in use: say so."""
+        if self.args.router_loss is None and not self.model.router_weight and is_mixture(self.pair.student):
+            warnings.warn(
+                "the student is a mixture of experts, and its router's auxiliary loss takes no part: say router_loss "
+                "to add it, or 0 where that is meant.",
+                stacklevel=3,
+            )
 
     def _check_packing(self, reference: nn.Module | None) -> None:
         teacher = None if is_elsewhere(self.pair.teacher) else self.pair.teacher
@@ -192,8 +212,6 @@ class SpecKDTrainer(Trainer):
     def _keep_best(self, args: SpecKDConfig, eval_dataset: Any | None) -> KeepBest:
         if eval_dataset is None:
             raise ValueError("keep_best needs held-out data: give eval_dataset.")
-        if self.is_fsdp_enabled:
-            raise ValueError("keep_best is not offered under FSDP: keep the checkpoints, and evaluate them.")
         assert args.keep_best is not None
         kept = KeepBest(self, args.keep_best, args.patience)
         self.add_callback(kept)
@@ -226,75 +244,15 @@ class SpecKDTrainer(Trainer):
         batches, n_tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._batch_numbers = [number for batch in batches for number in batch["numbers"].tolist()]
         if self.args.student_share > 0:
-            batches = [self._let_student_write(batch) for batch in batches]
+            student = self.accelerator.unwrap_model(self.model).student
+            asked = replace(self.pair, student=student), self.args, self.state.global_step
+            batches = [self._on_device(let_student_write(batch, *asked)) for batch in batches]
             n_tokens = self._get_num_items_in_batch(batches, device)  # the responses are others now, so count again
-        return [self._ask_teacher(batch) for batch in batches], n_tokens
+        return [ask_teacher(batch, self.pair.teacher) for batch in batches], n_tokens
 
-    def _ask_teacher(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Of a teacher behind a server: its likeliest tokens for the responses of a batch, in one request."""
-        absent = [index for index, told in enumerate(batch["teacher_hidden"]) if told is None]
-        if not is_elsewhere(self.pair.teacher) or not absent:
-            return batch
-        rows = uncollate(batch)
-        asked = [
-            Example(
-                row["input_ids"][: row["n_prompt"]],
-                row["input_ids"][row["n_prompt"] :],
-                row["number"],
-                trained=row["trained"],
-            )
-            for row in (rows[index] for index in absent)
-        ]
-        told = list(batch["teacher_hidden"])
-        for index, tokens in zip(absent, self.pair.teacher.top_tokens(asked), strict=True):
-            told[index] = tokens.to(self.args.device)
-        return {**batch, "teacher_hidden": told}
-
-    def _let_student_write(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Replace some examples' responses by the student's own: decided, and drawn, by step and example alone."""
-        if self.is_fsdp_enabled:
-            raise ValueError("responses from the student are not offered under FSDP: use a file or the teacher.")
-        step, numbers = self.state.global_step, batch["numbers"].tolist()
-        chosen = [
-            index
-            for index, number in enumerate(numbers)
-            if on_policy_coin(self.args.seed, step, number) < self.args.student_share
-        ]
-        if not chosen:
-            return batch
-        rows = uncollate(batch)
-        # Of a conversation the student writes the last turn.
-        prompts = [rows[index]["input_ids"][: last_turn_of(rows[index])] for index in chosen]
-        longest = min(self.args.max_length, positions_of(self.pair.student), positions_of(self.pair.teacher))
-        room = longest - max(len(prompt) for prompt in prompts)
-        sampling = Sampling(
-            do_sample=True,
-            max_new_tokens=max(1, min(self.args.max_new_tokens, room)),
-            temperature=self.args.temperature,
-            seed=self.args.seed,
-        )
-        student = self.accelerator.unwrap_model(self.model).student
-        written = generate_batch(
-            student,
-            self.pair.tokenizer,
-            prompts,
-            sampling,
-            uniforms=[
-                answer_uniforms(self.args.seed, numbers[index], sampling.max_new_tokens, step, Stream.OWN_ANSWER)
-                for index in chosen
-            ],
-            vocabulary_size=self.pair.vocabulary_size,
-        )
-        for index, prompt, answer in zip(chosen, prompts, written, strict=True):
-            rows[index] |= {
-                "input_ids": prompt + answer.response_ids,
-                "n_prompt": len(prompt),
-                "trained": None,
-                "teacher_hidden": None,
-            }
+    def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {
-            name: value.to(self.args.device) if isinstance(value, Tensor) else value
-            for name, value in self.data_collator(rows).items()
+            name: value.to(self.args.device) if isinstance(value, Tensor) else value for name, value in batch.items()
         }
 
     # --- one step
@@ -315,7 +273,8 @@ class SpecKDTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        with products_in_bfloat16(self.products_are_fast), lend(self._buffers):
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise self.not_finite(f"the loss is {loss.item()}")
         return loss
@@ -340,7 +299,7 @@ class SpecKDTrainer(Trainer):
         """Add the gate's figures to a training step's row: means over the response tokens since the last row.
 
         loss                what was minimised: sum of V_t D_t over the step's response tokens, in nats, mixed with the
-                            cross-entropy where ce_share asks for it
+                            cross-entropy where ce_share asks for it, and with the router's where router_loss does
         divergence          the same without the gate, mean D_t: the figure that runs with different gates share
         tar                 token acceptance rate, the share that the gate accepts; without a gate, that Top-k would
         masked_share        1 - sum V_t D_t / sum D_t: the share of the divergence that the gate took away
@@ -386,11 +345,11 @@ class SpecKDTrainer(Trainer):
         """
         examples = self.eval_examples
         if eval_dataset is not None and not isinstance(eval_dataset, ResponseDataset):
-            examples = _as_examples(eval_dataset, self.pair, self.args, True)
+            examples = examples_of(eval_dataset, self.pair, self.args, True)
         if examples is None:
             raise ValueError("there is no eval_dataset: give held-out examples to the trainer, or to evaluate().")
         started = time.perf_counter()
-        dataset = self.eval_dataset if examples is self.eval_examples else _eval_dataset(examples, None)
+        dataset = self.eval_dataset if examples is self.eval_examples else eval_dataset_of(examples, None)
         loader = self.get_eval_dataloader(dataset)
         # Never accelerator.prepare_model here: it marks the module as prepared, and a training that follows would then
         # not be wrapped by DDP, each process going its own way without a word.
@@ -400,7 +359,7 @@ class SpecKDTrainer(Trainer):
         facts = []
         with torch.no_grad():
             for batch in loader:
-                batch = self._ask_teacher(batch)
+                batch = ask_teacher(batch, self.pair.teacher)
                 facts.append(self.accelerator.gather_for_metrics(model(**batch)["facts"]).cpu())
         rouge = self._rouge(examples) if self.args.eval_rouge else None
         model.train(was_training)
@@ -449,13 +408,54 @@ class SpecKDTrainer(Trainer):
         """Put back the student that ``keep_student`` wrote."""
         load_student(self.accelerator.unwrap_model(self.model).student, folder)
 
+    def student_weights(self) -> dict[str, Tensor] | None:
+        """The student's whole weights where it is sharded, in the first process; None where the student has them.
+
+        Under FSDP every process has to call it.
+        """
+        if not sharded.is_sharded(self.model):
+            return None
+        found = sharded.whole_weights(self.model)
+        return {name.removeprefix("student."): value for name, value in found.items()}
+
+    def record(self) -> RunRecord:
+        """The training so far, as reports and the model card tell it: settings, log, and the last held-out figures."""
+        rows = [dict(row) for row in self.state.log_history if "train_runtime" not in row]
+        step = self.best.get("step", self.state.global_step)
+        scores = [row for row in rows if "eval_divergence" in row and row["step"] == step]
+        after = scores[-1] if scores else {}
+        facts = config_facts(self.args, self.gate) | {
+            "teacher": self.pair.teacher_id,
+            "start": self.pair.student_id,
+            "steps": self.state.global_step,
+            "data": self.train_examples.summary(),
+        }
+        figures = {name.removeprefix("eval_"): value for name, value in after.items() if name.startswith("eval_")}
+        return RunRecord(self.gate.title(), facts, rows, {}, figures)
+
+    def create_model_card(self, *_: Any, model_name: str | None = None, **__: Any) -> None:
+        """Write the student's card, the same that ``python -m speckd distill`` writes, where ``push_to_hub`` looks."""
+        if not self.is_world_process_zero():
+            return
+        record = self.record()
+        name = self.hub_model_id or model_name or "student"
+        words = card.model_card(self.pair, record, name, verdict([record]))
+        (self.folder / "README.md").write_text(words, encoding="utf-8")
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the student. Of a sharded one the whole, whatever form FSDP's own checkpoints have."""
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        self._save(output_dir, self.student_weights())
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The student alone, in the form that AutoModelForCausalLM or PeftModel loads, with the tokenizer."""
         if not self.args.should_save:
             return
         folder = Path(output_dir) if output_dir else self.folder
-        if state_dict is not None:
-            state_dict = {name.removeprefix("student."): value for name, value in state_dict.items()}
         save_student(self.accelerator.unwrap_model(self.model).student, folder, self.pair.tokenizer, state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -470,7 +470,7 @@ class SpecKDTrainer(Trainer):
                 mark_complete(folder, {"step": self.state.global_step})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled:
+        if sharded.is_sharded(model or self.model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         load_student(self.accelerator.unwrap_model(model or self.model).student, Path(resume_from_checkpoint))
@@ -511,33 +511,3 @@ class SpecKDTrainer(Trainer):
                     self.kept.on_train_end(self.args, state, self.control)
                 return TrainOutput(state.global_step, math.nan, {})
         return super().train(resume_from_checkpoint or None, **others)
-
-
-def _as_examples(source: Any, pair: Pair, args: SpecKDConfig, needs_response: bool) -> Examples:
-    if isinstance(source, Examples):
-        found = source
-    elif isinstance(source, Sequence) and source and isinstance(source[0], Example):
-        found = Examples(list(source), [], 0, 0, args.max_length)
-    else:
-        found = read_examples(
-            source,
-            pair.tokenizer,
-            max_length=args.max_length,
-            on_bad=args.on_bad,  # type: ignore[arg-type]
-            needs_response=needs_response,
-            chat_template_kwargs=args.chat_template_kwargs,  # type: ignore[arg-type] # a dict once it is checked
-            turns=args.turns,  # type: ignore[arg-type]
-        )
-    check_lengths(pair, found.examples)
-    if needs_response and not found.n_response_tokens:
-        raise ValueError(
-            "the data holds no response token: give responses, or let the teacher or the student write them."
-        )
-    return found
-
-
-def _eval_dataset(examples: Examples | None, cache: TeacherCache | None) -> ResponseDataset | None:
-    if examples is None:
-        return None
-    held = cache is not None and all(example in cache for example in examples.examples)
-    return ResponseDataset(examples.examples, cache if held else None)

@@ -63,6 +63,10 @@ def main() -> None:
             "speckd, none": ours(rows, folder, chosen.batch, gate="none"),
             "speckd, topk": ours(rows, folder, chosen.batch, gate="topk"),
             "speckd, topk, teacher cache": ours(rows, folder, chosen.batch, gate="topk", teacher_cache=cache),
+            "speckd, bf16 products": ours(rows, folder, chosen.batch, gate="topk", products="bf16"),
+            "speckd, bf16 products, cache": ours(
+                rows, folder, chosen.batch, gate="topk", products="bf16", teacher_cache=cache
+            ),
         }
         peer = None if chosen.no_peer else gkd_step(teacher, rows, folder, chosen.batch)
         if peer is not None:

@@ -30,6 +30,8 @@ PARTS = [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]
         {"messages": [{"role": "user", "content": PARTS}, ASSISTANT]},
         {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]},
         {"instruction": "Why?", "input": "", "output": "Because."},
+        {"messages": [{**USER, "role": "User"}, {**ASSISTANT, "role": "Assistant"}]},
+        {"messages": [USER, ASSISTANT, {"role": "user", "content": "And?"}]},  # a question that nobody answered
     ],
 )
 def test_every_form_is_the_same_example(row: dict[str, Any]) -> None:
@@ -40,6 +42,65 @@ def test_every_form_is_the_same_example(row: dict[str, Any]) -> None:
 def test_alpacas_input_and_system_are_part_of_the_prompt() -> None:
     row = read_row({"instruction": "Sum up.", "input": "A text.", "output": "It.", "system": "Be brief."})
     assert [message["content"] for message in row.prompt] == ["Be brief.", "Sum up.\n\nA text."]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"system": "Be brief.", **PLAIN},
+        {"system": "Be brief.", "messages": [USER, ASSISTANT]},
+        {
+            "system": "Be brief.",
+            "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Yes."}],
+        },
+    ],
+)
+def test_a_system_text_beside_a_row_is_never_dropped(row: dict[str, Any]) -> None:
+    assert [message["content"] for message in read_row(row).prompt] == ["Be brief.", "Why?"]
+    assert [message["role"] for message in read_row({**row, "history": [["a", "b"]]}).prompt] == [
+        *("system", "user", "assistant", "user")
+    ]
+
+
+def test_turns_that_are_marked_as_left_out_are_read_and_not_trained() -> None:
+    def trained(*turns: dict[str, Any]) -> str:
+        example = read_examples([{"messages": list(turns)}], TOKENIZER).examples[0]
+        marks = example.trained or [True] * len(example.response_ids)
+        return TOKENIZER.decode([token for token, mark in zip(example.response_ids, marks, strict=True) if mark])
+
+    other = {"role": "assistant", "content": "Yes."}
+    assert trained(USER, {**ASSISTANT, "weight": 0}, USER, {**other, "weight": 1}) == "Yes.<|im_end|>"
+    assert trained(USER, ASSISTANT, USER, {**other, "train": False}) == "Because.<|im_end|>"
+    assert trained(ASSISTANT, USER, other) == "Yes.<|im_end|>"  # a greeting answers nobody
+    assert trained(USER, {**ASSISTANT, "content": ""}, USER, other) == "Yes.<|im_end|>"
+    marked = tiny.tokenizer()
+    marked.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}:{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    rows = [{"messages": [USER, {**ASSISTANT, "weight": 0}, USER, other]}]
+    example = read_examples(rows, marked).examples[0]
+    kept = [token for token, mark in zip(example.response_ids, example.trained or [], strict=True) if mark]
+    assert "Because." not in marked.decode(kept) and marked.decode(kept).endswith("Yes.<|im_end|>")
+
+
+def test_tables_and_packed_or_wrapped_files_are_read(tmp_path: Path) -> None:
+    import gzip
+
+    lines = json.dumps(PLAIN) + "\n" + json.dumps(PLAIN) + "\n"
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "wrapped.json").write_text(json.dumps({"data": [PLAIN, PLAIN]}))
+    (tmp_path / "wrapped-over-lines.json").write_text(json.dumps({"version": 1, "data": [PLAIN, PLAIN]}, indent=2))
+    (tmp_path / "semicolons.csv").write_text("prompt;response\nWhy?;Because.\nWhy?;Because.\n")
+    sources: list[Any] = [*sorted(tmp_path.iterdir()), {"prompt": ["Why?"] * 2, "response": ["Because."] * 2}]
+    (tmp_path / "one.json").write_text(json.dumps(PLAIN, indent=2))
+    for source in sources:
+        assert [example.response for example in read_examples(source, TOKENIZER).examples] == ["Because."] * 2, source
+    assert len(read_examples(tmp_path / "one.json", TOKENIZER)) == 1
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([PLAIN, {"prompt": "And?"}])
+    found = read_examples(frame, TOKENIZER, on_bad="skip")  # a cell without an answer is NaN there
+    assert len(found) == 1 and "no response" in found.skipped[0][1]
 
 
 def test_tools_and_reasoning_stay() -> None:

@@ -21,6 +21,8 @@ SAMPLE += [
     "nanochat",
     "opt",
     "mixtral",
+    "deepseek_v3",
+    "mamba2",
     "llama4_text",
     "mllama",
     "inkling_text",

@@ -66,7 +66,7 @@ def test_the_command_prints_and_writes_the_counts(
 ) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in training_pair.ROWS[:3]))
-    monkeypatch.setattr("speckd.cli.inspect.load_pair", lambda *_, **__: pair)
+    monkeypatch.setattr("speckd.cli.inspect.pair_from", lambda *_, **__: pair)
     assert main(["inspect", "--data", str(data), "--k", "2", "--json", str(tmp_path / "out.json")]) == 0
     assert "place in the answer" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["gate"] == "topk(k=2, beta=0.01)"

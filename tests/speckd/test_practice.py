@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import speckd
-from speckd.runs.distill import _drop_checkpoints
 from speckd.runs.settings import DistillSettings, command_of
+from speckd.runs.writing import drop_checkpoints
 from speckd.training import defaults
 from speckd.training.config import SpecKDConfig
 from speckd.training.prepare import disable_dropout, prepare_student, save_student
@@ -67,11 +67,66 @@ def test_an_adapter_reaches_the_experts_of_a_mixture_or_says_that_it_does_not(fo
     assert reached != any("reaches none of them" in str(one.message) for one in said)
 
 
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_the_routers_auxiliary_loss_enters_as_transformers_computes_it(family: str) -> None:
+    from speckd.data import collate
+    from speckd.gated_student import GatedStudent
+    from speckd.gates import AllOpen
+
+    student, teacher = tiny_model(family), tiny_model("llama")
+    rows = [{"input_ids": list(range(3, 15)), "n_prompt": 4, "number": 1}]
+    rows.append({"input_ids": list(range(20, 27)), "n_prompt": 3, "number": 2})
+    batch = collate(rows, pad_id=0)
+    given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    aux = student(**given, output_router_logits=True).aux_loss
+    plain, weighed = (
+        GatedStudent(student, teacher, AllOpen(), router_loss=weight).train()(**batch)["loss"] for weight in (0.0, 0.5)
+    )
+    assert (weighed - plain).item() == pytest.approx(0.5 * aux.item(), rel=1e-4)
+    assert GatedStudent(student, teacher, AllOpen()).router_weight == 0.0  # its configuration does not ask for it
+    student.config.output_router_logits = True
+    assert GatedStudent(student, teacher, AllOpen()).router_weight == student.router_aux_loss_coef
+    with pytest.raises(ValueError, match=r"router_loss is 0\.5, and the student has no router's auxiliary loss"):
+        GatedStudent(teacher, student, AllOpen(), router_loss=0.5)
+
+
+def test_a_mixture_that_trains_without_its_auxiliary_loss_is_told_so(folders: tuple[str, str], tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    pair = speckd.load_pair(*folders, device="cpu")
+    pair = prepare_student(replace(pair, student=tiny_model("mixtral")), full=True)
+    with pytest.warns(UserWarning, match="its router's auxiliary loss takes no part: say router_loss"):
+        trainer_of(pair, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        trainer_of(pair, tmp_path, router_loss=0.0)
+
+
 def test_a_whole_student_has_a_learning_rate_of_its_own() -> None:
     adapter, whole = DistillSettings("a", "b"), DistillSettings("a", "b", full=True)
     assert (adapter.learning_rate, whole.learning_rate) == (defaults.LEARNING_RATE, defaults.LEARNING_RATE_FULL)
     assert DistillSettings("a", "b", full=True, learning_rate=1e-3).learning_rate == 1e-3
     assert "--learning-rate" not in command_of(whole)
+
+
+def test_the_trainer_too_chooses_a_rate_for_a_whole_student(folders: tuple[str, str], tmp_path: Path) -> None:
+    def rate(full: bool, **settings: float) -> float:
+        pair = prepare_student(speckd.load_pair(*folders, device="cpu"), lora_rank=2, full=full)
+        return trainer_of(pair, tmp_path, **settings).args.learning_rate
+
+    assert (rate(False), rate(True)) == (defaults.LEARNING_RATE, defaults.LEARNING_RATE_FULL)
+    assert rate(True, learning_rate=3e-3) == 3e-3  # what was said is what is done, also where it is the other default
+
+
+def test_the_summary_says_which_turns_are_trained(folders: tuple[str, str]) -> None:
+    from speckd.data import read_examples
+
+    words = speckd.load_pair(*folders, device="cpu").tokenizer
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "abcd", strict=True)]
+    rows = [{"messages": turns}, {"prompt": "a", "response": "b"}]
+    assert "1 conversations of several answers: all turns" in read_examples(rows, words).summary()
+    assert "only the assistant's last turn is" in read_examples(rows, words, turns="last").summary()
+    assert "conversations" not in read_examples(rows[1:], words).summary()
 
 
 def test_a_whole_student_is_written_in_the_dtype_that_was_asked_for(folders: tuple[str, str], tmp_path: Path) -> None:
@@ -88,10 +143,10 @@ def test_events_of_a_logger_stay_when_checkpoints_go(tmp_path: Path) -> None:
     for name in ("checkpoint-2", "runs"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     (tmp_path / "checkpoints" / "runs" / "events").write_text("x")
-    _drop_checkpoints(tmp_path / "checkpoints")
+    drop_checkpoints(tmp_path / "checkpoints")
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["runs"]
     (tmp_path / "alone" / "checkpoint-1").mkdir(parents=True)
-    _drop_checkpoints(tmp_path / "alone")
+    drop_checkpoints(tmp_path / "alone")
     assert not (tmp_path / "alone").exists()
 
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import speckd
 from speckd.data import Example, read_examples
-from speckd.gated_student import GatedStudent, check_packing, packed_states
-from speckd.heads import trunk_of
+from speckd.gated_student import GatedStudent, check_packing
+from speckd.heads import hidden_rows, trunk_of
 from speckd.training.best import FACTS, FOLDER
 from speckd.training.config import SpecKDConfig
 from speckd.training.prepare import prepare_student
@@ -191,7 +191,8 @@ def test_packed_states_are_the_padded_ones_without_the_padding(folders: Any) -> 
     mask[2, 9:] = 0
     with torch.no_grad():
         padded = trunk_of(model)(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
-        torch.testing.assert_close(packed_states(model, ids, mask), padded, rtol=1e-4, atol=1e-4)
+        packed = hidden_rows(model, ids, mask.bool(), mask, packed=True)
+    torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4)
 
 
 # --- the best student ---------------------------------------------------------------------------------------------
