@@ -67,6 +67,24 @@ def test_an_adapter_reaches_the_experts_of_a_mixture_or_says_that_it_does_not(fo
     assert reached != any("reaches none of them" in str(one.message) for one in said)
 
 
+@pytest.mark.parametrize("kind", ["IA3", "LoHa", "OFT"])
+def test_an_adapter_of_any_kind_goes_on_training(kind: str, folders: tuple[str, str], tmp_path: Path) -> None:
+    import peft
+
+    settings = {
+        "IA3": peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[], task_type="CAUSAL_LM"),
+        "LoHa": peft.LoHaConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+        "OFT": peft.OFTConfig(oft_block_size=4, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    }
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folders[1]), settings[kind])
+    model.save_pretrained(tmp_path / "adapter")
+    pair = prepare_student(speckd.load_pair(folders[0], str(tmp_path / "adapter"), device="cpu"))
+    before = {name: value.detach().clone() for name, value in pair.student.named_parameters() if value.requires_grad}
+    trainer_of(pair, tmp_path / "run", learning_rate=1e-2).train()
+    after = dict(pair.student.named_parameters())
+    assert before and not any(torch.equal(after[name], value) for name, value in before.items())
+
+
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss"])
 def test_the_routers_auxiliary_loss_enters_as_transformers_computes_it(family: str) -> None:
     from speckd.data import collate
