@@ -129,6 +129,20 @@ class SpecKDConfig(TrainingArguments):
         if self.neftune_noise_alpha is not None or self.label_smoothing_factor:
             name = "neftune_noise_alpha" if self.neftune_noise_alpha is not None else "label_smoothing_factor"
             raise ValueError(f"{name} is not offered: the loss is against the teacher's distribution. Leave it out.")
+        if self.remove_unused_columns:
+            raise ValueError(
+                "remove_unused_columns is True: a batch has columns that no model's forward names. Leave it out."
+            )
+        if self.use_liger_kernel:
+            raise ValueError(
+                "use_liger_kernel is not offered: the loss never makes the logits that it saves. Leave it out."
+            )
+        strategy = str(getattr(self, "train_sampling_strategy", "random"))
+        if strategy not in ("random", "group_by_length"):
+            raise ValueError(
+                f"train_sampling_strategy is {strategy!r}: the order is shuffled by seed and epoch, so that a resumed run "
+                "sees the same. Say group_by_length, or leave it out."
+            )
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
             raise ValueError("there are no steps to train: choose max_steps or num_train_epochs above 0.")
         if not 0 < self.learning_rate <= 10:

@@ -168,9 +168,18 @@ def test_events_of_a_logger_stay_when_checkpoints_go(tmp_path: Path) -> None:
     assert not (tmp_path / "alone").exists()
 
 
-@pytest.mark.parametrize("setting", [{"neftune_noise_alpha": 5.0}, {"label_smoothing_factor": 0.1}])
-def test_settings_of_transformers_that_mean_nothing_here_are_refused_by_name(setting: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(setting))} is not offered"):
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"neftune_noise_alpha": 5.0},
+        {"label_smoothing_factor": 0.1},
+        {"remove_unused_columns": True},
+        {"use_liger_kernel": True},
+        {"train_sampling_strategy": "sequential"},
+    ],
+)
+def test_settings_of_transformers_that_mean_nothing_here_are_refused_by_name(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} is "):
         SpecKDConfig(**setting)
 
 
