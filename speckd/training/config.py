@@ -140,8 +140,8 @@ class SpecKDConfig(TrainingArguments):
         strategy = str(getattr(self, "train_sampling_strategy", "random"))
         if strategy not in ("random", "group_by_length"):
             raise ValueError(
-                f"train_sampling_strategy is {strategy!r}: the order is shuffled by seed and epoch, so that a resumed run "
-                "sees the same. Say group_by_length, or leave it out."
+                f"train_sampling_strategy is {strategy!r}: the order is shuffled by seed and epoch, so that a resumed "
+                "run sees the same. Say group_by_length, or leave it out."
             )
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
             raise ValueError("there are no steps to train: choose max_steps or num_train_epochs above 0.")
