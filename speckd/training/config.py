@@ -126,6 +126,20 @@ class SpecKDConfig(TrainingArguments):
         self.chat_template_kwargs = template_switches(self.chat_template_kwargs)
         if self.turns not in ("all", "last"):
             raise ValueError(f"turns is {self.turns!r}: choose 'all' or 'last'.")
+        self._check_transformers_settings()
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
+            raise ValueError("there are no steps to train: choose max_steps or num_train_epochs above 0.")
+        if not 0 < self.learning_rate <= 10:
+            raise ValueError(f"learning_rate is {self.learning_rate!r}: choose a number above 0 and up to 10.")
+        if self.save_total_limit is not None and self.save_total_limit < 2:
+            raise ValueError(
+                f"save_total_limit is {self.save_total_limit}: keep 2 checkpoints at least, since the older one is the "
+                "way back while the newer one is being written."
+            )
+        super().__post_init__()
+
+    def _check_transformers_settings(self) -> None:
+        """Refuse by name what would break a batch, mean nothing here, or be ignored."""
         if self.neftune_noise_alpha is not None or self.label_smoothing_factor:
             name = "neftune_noise_alpha" if self.neftune_noise_alpha is not None else "label_smoothing_factor"
             raise ValueError(f"{name} is not offered: the loss is against the teacher's distribution. Leave it out.")
@@ -143,18 +157,8 @@ class SpecKDConfig(TrainingArguments):
                 f"train_sampling_strategy is {strategy!r}: the order is shuffled by seed and epoch, so that a resumed "
                 "run sees the same. Say group_by_length, or leave it out."
             )
-        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
-            raise ValueError("there are no steps to train: choose max_steps or num_train_epochs above 0.")
-        if not 0 < self.learning_rate <= 10:
-            raise ValueError(f"learning_rate is {self.learning_rate!r}: choose a number above 0 and up to 10.")
-        if self.save_total_limit is not None and self.save_total_limit < 2:
-            raise ValueError(
-                f"save_total_limit is {self.save_total_limit}: keep 2 checkpoints at least, since the older one is the "
-                "way back while the newer one is being written."
-            )
         if self.load_best_model_at_end:
             raise ValueError("load_best_model_at_end is not offered: say keep_best='divergence'.")
-        super().__post_init__()
 
     @property
     def n_gpu(self) -> int:
