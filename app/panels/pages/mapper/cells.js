@@ -81,7 +81,7 @@ SpecKD.mapSentence = function (cells, map) {
   return [
     tr("Against {control}, {figure} is better in {better} of {n} comparisons and worse in {worse}", said),
     counted.none.length ? tr("; in {none} no difference was seen", said) : "",
-    counted.few.length ? tr(", and {few} have too few seeds", said) : "",
+    counted.few.length ? tr(", and too few seeds in {few}", said) : "",
     priced ? tr("; of the better ones {costly} cost held-out forward KL", { costly }) : "",
     ".",
   ].join("");
