@@ -169,7 +169,8 @@ class MapPage {
   }
   /* The comparison that the address names, else the first of the map. */
   chosen() {
-    const { tiles, view } = this.cells;
+    const { tiles } = this.cells;
+    const { view } = this; // not the cells' own: another comparison may have been opened since
     const named = tiles.filter((one) => one.arm.key === view.cell);
     return named.find((one) => one.figure === view.figure) || named[0] || tiles[0] || null;
   }

@@ -73,7 +73,7 @@ class Beside {
     all.forEach((one, i) => body.append(...this.question(one, i)));
     const table = el("table", { class: "sk-figures sk-map-questions" }, el("thead", {}, head), body);
     const title = tr("The written questions");
-    const about = { class: "sk-scroll", tabindex: "0", role: "region", "aria-label": title };
+    const about = { class: "sk-scroll", tabindex: "0", role: "group", "aria-label": tr("Table") };
     const words = tr(
       "Written down before the runs, each answered from paired seeds with Holm’s correction over all of them.",
     );
