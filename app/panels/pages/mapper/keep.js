@@ -88,7 +88,7 @@ function keptPage({ cells, map, view }, language) {
 
 /* --- the picture -------------------------------------------------------------------------------------------------- */
 
-const [LEFT, WIDE, HIGH, GAP, TOP] = [210, 118, 40, 4, 104];
+const [LEFT, WIDE, LEAST, HIGH, GAP, TOP] = [210, 118, 76, 40, 4, 104];
 function wrapped(pen, text, room, most) {
   const lines = [""];
   for (const word of text.split(" ")) {
@@ -111,7 +111,11 @@ class Painter {
     this.family = style.fontFamily;
     const ruler = el("canvas").getContext("2d");
     ruler.font = `600 17px ${this.family}`;
-    this.width = Math.max(720, LEFT + cells.columns.length * (WIDE + GAP) + 24);
+    // a column is as wide as its fullest cell needs
+    const fullest = (column) => Math.max(...cells.rows.map((row) => cells.at(row, column).length));
+    this.wide = cells.columns.map((column) => Math.max(WIDE, LEAST * fullest(column)));
+    this.left = this.wide.map((_, i) => LEFT + this.wide.slice(0, i).reduce((sum, one) => sum + one + GAP, 0));
+    this.width = Math.max(720, LEFT + this.wide.reduce((sum, one) => sum + one + GAP, 0) + 24);
     this.title = wrapped(ruler, SpecKD.mapSentence(cells, map), this.width - 48, 4);
     this.above = 24 + this.title.length * 23;
     this.height = this.above + TOP + cells.rows.length * (HIGH + GAP) + 60;
@@ -131,19 +135,19 @@ class Painter {
     pen.fillStyle = this.colour("surface");
     pen.fillRect(0, 0, this.width, this.height);
     this.title.forEach((line, i) => this.write(line, 24, 34 + i * 23, { look: "600 17px" }));
-    const x = (column) => LEFT + column * (WIDE + GAP);
+    const x = (column) => this.left[column];
     const y = (row) => this.above + TOP + row * (HIGH + GAP);
     cells.columns.forEach((column, i) => {
       this.write(SpecKD.factorValue(view.columns, column).slice(0, 20), x(i), this.above + 18, { look: "600 13px" });
       pen.font = `11px ${this.family}`;
-      wrapped(pen, SpecKD.columnWords(cells, column), WIDE, 5)
+      wrapped(pen, SpecKD.columnWords(cells, column), this.wide[i], 5)
         .forEach((line, n) => this.write(line, x(i), this.above + 34 + n * 14, { look: "11px", ink: "muted" }));
     });
     cells.rows.forEach((row, i) => {
       pen.font = `13px ${this.family}`;
       const name = wrapped(pen, SpecKD.factorValue(view.rows, row), LEFT - 36, 2);
       name.forEach((line, n) => this.write(line, 24, y(i) + HIGH / 2 + 5 + (n - (name.length - 1) / 2) * 15));
-      cells.columns.forEach((column, at) => this.tiles(cells.at(row, column), x(at), y(i)));
+      cells.columns.forEach((column, at) => this.tiles(cells.at(row, column), x(at), y(i), this.wide[at]));
     });
     const note = tr(
       "Hatched: the 95% interval holds zero. ●: stands out after Benjamini and Hochberg’s correction, at 5%.",
@@ -155,8 +159,8 @@ class Painter {
     });
     this.write(`SpecKD Lab. ${SpecKD.figureName(view.figure)}. ${told}`, 24, this.height - 14, { ink: "muted" });
   }
-  tiles(tiles, x, y) {
-    const wide = WIDE / Math.max(1, tiles.length);
+  tiles(tiles, x, y, room) {
+    const wide = room / Math.max(1, tiles.length);
     tiles.forEach((one, i) => this.tile(one, x + i * wide, y, wide - (tiles.length > 1 ? 2 : 0)));
   }
   tile(one, x, y, wide) {
