@@ -131,7 +131,7 @@ def build(page: gr.Blocks, trainings: Any, settings: Settings) -> None:
         options={
             "limits": {"steps": 200, "batch": 16, "rank": 128, "bytes": 200_000},
             "students": STUDENTS,
-            "gates": ["topk", "speck", "none", "adakd"],
+            "gates": ["topk", "speck", "none", "adakd", "random"],
             "recorded": [{"name": name, "label": label} for name, (label, _) in shipped.items()],
             "defaults": DEFAULTS,
             "own_models": settings.own_models,

@@ -309,6 +309,7 @@ def test_live_rows_arrive_in_order_and_pictures_are_never_rebuilt(still: Distill
         "[...document.querySelectorAll('#distiller .sk-plot, #distiller canvas')].map((n) => n.mark || 0)"
     )
     assert len(marks) >= 4 and all(marks), "updated in place"
+    still.page.wait_for_selector("#distiller .sk-held small")  # what came last is drawn together
     verdict = synthetic.recording()[-1]
     assert still.locate(".sk-outcome").inner_text() == verdict["text"]
     assert still.locate(".sk-held thead th").all_inner_texts() == ["before", "A", "B"]

@@ -380,10 +380,13 @@ def test_where_nothing_can_be_kept_lessons_work_all_the_same(
     one.errors[:] = [error for error in one.errors if "not allowed" not in error]  # gradio's own wish to keep things
 
 
-def test_on_a_phone_the_picture_follows_the_words(learn: Callable[..., Any]) -> None:
+def test_on_a_phone_the_picture_is_in_sight_of_its_words(learn: Callable[..., Any]) -> None:
     page = learn("gate", 4, width=390, height=844).page
-    words, picture = (page.locator(part).bounding_box() for part in (".sk-learn-body", ".sk-learn-stage"))
-    assert picture["y"] >= words["y"] + words["height"]
+    words, picture, foot = (
+        page.locator(part).bounding_box() for part in (".sk-learn-page", ".sk-learn-live", ".sk-learn-foot")
+    )
+    assert words["height"] > 250 and picture["y"] >= words["y"] + words["height"] - 1
+    assert picture["height"] > 250 and picture["y"] + picture["height"] <= foot["y"] + 1 <= 845
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for lesson, step in (("divergences", 4), ("curriculum", 2), ("when-not", 7), ("measure", 2), ("propose-verify", 3)):
         go(page, lesson, step)

@@ -135,11 +135,11 @@ class Opening {
       badge.style.opacity = String(Math.min(1, 3 * x));
       badge.firstChild.setAttribute("r", String(8.5 + 7 * Math.sin(Math.PI * Math.min(1, 2 * x)) * (x < 1 ? 1 : 0)));
     };
-    const places = { ordinal: SpecKD.ordinal(rank), k: knobs.k, word: text };
+    const places = { place: rank.toLocaleString("en"), k: knobs.k, word: text };
     const fate = accepted ? tr("Above the line: accepted, it counts.") : tr("Below the line: rejected, it is masked.");
     const stages = [
       { long: WORD, words: tr("The student would say ‘{word}’.", places), draw: () => {} },
-      { long: CROSS, words: tr("In the teacher’s list it stands at place {ordinal}.", places), draw: cross },
+      { long: CROSS, words: tr("In the teacher’s list it stands at place {place}.", places), draw: cross },
     ];
     if (knobs.gate === "none") return stages;
     return [

@@ -120,7 +120,7 @@ class DistillPage {
     this.race = SpecKD.createRace(this.raceBox, {
       plotly,
       figures: charts,
-      height: 148,
+      height: 132,
       onStep,
       lessons: RACE_LESSONS,
     });

@@ -193,6 +193,7 @@ class InspectPage {
   showForm() {
     this.question.value = this.form.prompt;
     this.settings.show();
+    this.markSame();
   }
   start({ from = [], pin = null } = {}) {
     this.prefix = from;
