@@ -56,7 +56,7 @@ SpecKD.paintCard = function (canvas, { host, title, detail = "", legend, paint }
   paint(pen, PICTURE, look);
   pen.restore();
   const leads = location.protocol !== "file:" && !/^(localhost|127\.|\[::1\])/.test(location.host);
-  const address = leads ? location.host + location.pathname.replace(/\/$/, "") : ""; // one's own machine is nobody else's
+  const address = leads ? location.host + location.pathname.replace(/\/$/, "") : ""; // one's own machine is no address
   write("16px", "muted", address, WIDE - EDGE, HIGH - 22, "right");
   const room = PICTURE.width - pen.measureText(address).width - 30;
   pen.font = look.font("16px");
