@@ -92,7 +92,8 @@ class DecodePage {
     this.select.append(el("option", { value: "", text: tr("recorded…") }));
     for (const { name, label } of this.recorded) this.select.append(el("option", { value: name, text: tr(label) }));
     this.places = {};
-    for (const name of ["clock", "stage", "rows", "card", "facts"]) this.places[name] = div(`sk-decode-${name}`);
+    for (const name of ["clock", "stage", "rows", "card"]) this.places[name] = div(`sk-decode-${name}`);
+    this.places.facts = div("sk-decode-facts-box");
     this.papersBox = el("div", { class: "sk-app-compare sk-papers", id: `${this.id}-papers`, hidden: true });
     const papers = SpecKD.revealButton(tr("The papers’ tables"), this.papersBox, () => {
       SpecKD.showPapers(this.papersBox, { server: this.server, plotly: this.options.plotly, say: this.say });
