@@ -247,6 +247,7 @@ def test_two_visitors_wait_in_line_and_get_the_curves_that_they_get_alone(traini
     assert any(update.state == "waiting" and "ahead of yours" in update.text for i in (0, 1) for update in seen[i])
 
 
+@pytest.mark.long
 def test_a_run_needs_a_name_of_its_own(trainings: Trainings, rows: str) -> None:
     assert "no name of its own" in follow(trainings, ask(rows), "")[-1].text
     first = follow(trainings, ask(rows), "one", "a")
@@ -288,6 +289,7 @@ def test_a_student_is_handed_out_under_its_key_alone(trainings: Trainings, rows:
         assert client.get(f"/{address}").status_code == 404
 
 
+@pytest.mark.long
 def test_runs_that_nobody_asks_for_make_room(trainings: Trainings, rows: str) -> None:
     trainings.settings = Settings(kept_runs=2, max_idle_seconds=3_600)
     for name in ("one", "two"):

@@ -201,6 +201,7 @@ def test_charts_hold_the_very_numbers_of_the_run(still: Distill) -> None:
         assert data[1]["marker"]["symbol"] != data[4]["marker"]["symbol"], "racers differ by marker"
 
 
+@pytest.mark.long
 def test_another_recorded_run_can_be_chosen(still: Distill) -> None:
     still.locate("select[aria-label='Recorded run']").select_option("speck")
     still.wait(f"{STATE}.shown.racers.length === 1")
@@ -233,6 +234,7 @@ def test_probe_re_gates_as_the_thresholds_say(still: Distill) -> None:
     assert len(still.visit.requests) == requests, "the probe never asks the server"
 
 
+@pytest.mark.long
 def test_accepted_and_rejected_cells_differ_by_hatching(still: Distill) -> None:
     still.wait("Number(document.querySelector('#distiller .sk-probe-canvas').dataset.painted) > 0")
     spread = still.value(
@@ -256,6 +258,7 @@ def test_accepted_and_rejected_cells_differ_by_hatching(still: Distill) -> None:
     assert all(count > 1 for count in spread[1]), "a rejected cell is hatched"
 
 
+@pytest.mark.long
 def test_clicking_a_row_shows_the_strip_of_that_step(still: Distill) -> None:
     events = synthetic.recording()
     for row, token in ((6, 3), (17, 20)):
@@ -327,6 +330,7 @@ def test_live_rows_arrive_in_order_and_pictures_are_never_rebuilt(still: Distill
     assert still.locate(".sk-run").inner_text() == "Start"
 
 
+@pytest.mark.long
 def test_a_gap_in_the_updates_is_filled_from_the_log(still: Distill) -> None:
     asked: list[Any] = []
     still.page.on(
@@ -379,6 +383,7 @@ def test_stop_is_busy_until_it_has_stopped_and_keeps_what_was_reached(still: Dis
     still.wait_for_state("done")
 
 
+@pytest.mark.long
 def test_a_visitor_who_looks_back_is_left_alone(still: Distill) -> None:
     still.script("endless")
     still.start()
@@ -419,6 +424,7 @@ def test_a_failure_is_one_sentence_and_no_setting_is_lost(still: Distill) -> Non
     assert form["responses"] == "teacher", "prompts alone have no answers of their own"
 
 
+@pytest.mark.long
 def test_a_run_that_breaks_off_keeps_its_picture(still: Distill) -> None:
     still.script("fail")
     still.start()
@@ -442,6 +448,7 @@ def test_a_file_is_read_in_the_browser_and_one_too_large_is_refused(still: Disti
     assert still.value(f"{STATE}.form.text") == text
 
 
+@pytest.mark.long
 def test_fields_out_of_range_keep_the_last_proper_value(still: Distill) -> None:
     k = still.locate("input[data-field=k-0]")
     k.fill("7")

@@ -133,6 +133,7 @@ def test_two_visitors_at_once_have_the_curves_that_each_has_alone(
         assert one.losses() == curve
 
 
+@pytest.mark.long
 def test_a_closed_tab_ends_the_work_and_leaves_nothing(visit: Callable[..., Any], address_with_models: str) -> None:
     seed = 987_654  # tells this run's folder from those of other servers on this machine
     one = Distill(visit(address=address_with_models), f"#tab=distill&seed={seed}")
@@ -181,6 +182,7 @@ def client(address_with_models: str) -> Any:
     return Client(address_with_models, verbose=False)
 
 
+@pytest.mark.long
 def test_a_client_is_streamed_the_rows_of_the_charts(client: Any) -> None:
     job = client.submit(steps=2, gates="topk:k=5:beta=0.01", seed=3, api_name="/distill")
     job.result(timeout=TRAINED / 1000)

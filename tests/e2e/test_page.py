@@ -76,6 +76,7 @@ def test_gate_controls_agree_with_the_core(visit: Callable[..., Any]) -> None:
     assert len(one.requests) == requests, "the gate must never ask the server"
 
 
+@pytest.mark.long
 def test_accepted_and_rejected_differ_by_shape(visit: Callable[..., Any]) -> None:
     one = visit().open()
     look = """() => ['accepted', 'rejected'].map((kind) => {
@@ -271,12 +272,17 @@ def test_address_holds_every_knob_and_opens_the_same(visit: Callable[..., Any]) 
 
 
 @pytest.mark.parametrize(
-    "fragment", ["#k=999&beta=7&gate=evil&at=0&div=__proto__", "#at=100000&k=-1", "#%E0%A4%A&&&==", "#gate=constructor"]
+    "fragments",
+    [
+        pytest.param(["#k=999&beta=7&gate=evil&at=0&div=__proto__", "#%E0%A4%A&&&=="], id="two"),
+        pytest.param(["#at=100000&k=-1", "#gate=constructor"], id="two-more", marks=pytest.mark.long),
+    ],
 )
-def test_broken_address_still_opens(visit: Callable[..., Any], fragment: str) -> None:
-    one = visit().open(fragment)
-    assert text_of(one, ".sk-k-value") == "5"
-    assert one.page.locator(".sk-pinned").count() == 1
+def test_broken_address_still_opens(visit: Callable[..., Any], fragments: list[str]) -> None:
+    for fragment in fragments:
+        one = visit().open(fragment)
+        assert text_of(one, ".sk-k-value") == "5"
+        assert one.page.locator(".sk-pinned").count() == 1
 
 
 def test_settings_start_closed_and_open_by_keyboard(visit: Callable[..., Any]) -> None:
@@ -323,6 +329,7 @@ def test_kept_files_hold_the_whole_trace(visit: Callable[..., Any], tmp_path: Pa
     assert text_of(two, ".sk-tar-value") == f"{100 * trace.tar(speckd.TopK(k=50)):.0f}%"
 
 
+@pytest.mark.long
 def test_kept_json_opens_again(visit: Callable[..., Any]) -> None:
     one = visit().open()
     text = Path(keep(one, "Trace as JSON").path()).read_text(encoding="utf-8")
@@ -331,26 +338,26 @@ def test_kept_json_opens_again(visit: Callable[..., Any]) -> None:
     assert "Opened trace.json" in one.status()
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"{", "not a trace"),
-        (b"/etc/passwd", "not a trace"),
-        (b"[" * 100_000, "not a trace"),
-        (b'{"format": "speckd.trace", "version": 99}', "version"),
-        (b'{"format": "speckd.trace", "version": 1}', "broken"),
-        (b"\xff\xfe\x00", "not a trace"),
-    ],
-)
-def test_broken_trace_file_gets_one_calm_sentence(visit: Callable[..., Any], content: bytes, words: str) -> None:
+BROKEN = [
+    (b"{", "not a trace"),
+    (b"/etc/passwd", "not a trace"),
+    (b"[" * 100_000, "not a trace"),
+    (b'{"format": "speckd.trace", "version": 99}', "version"),
+    (b'{"format": "speckd.trace", "version": 1}', "broken"),
+    (b"\xff\xfe\x00", "not a trace"),
+]
+
+
+def test_each_broken_trace_file_gets_one_calm_sentence(visit: Callable[..., Any]) -> None:
     one = visit().open()
     before = text_of(one, ".sk-strip")
-    one.page.set_input_files(
-        "input[type=file]", {"name": "broken.json", "mimeType": "application/json", "buffer": content}
-    )
-    sentence = one.wait_for_state("failed")
-    assert words in sentence and "Traceback" not in sentence and len(sentence) < 250
-    assert text_of(one, ".sk-strip") == before, "what was on screen stays"
+    for i, (content, words) in enumerate(BROKEN):
+        one.page.evaluate("document.querySelector('.sk-status').dataset.state = 'not yet'")
+        name = f"broken-{i}.json"
+        one.page.set_input_files("input[type=file]", {"name": name, "mimeType": "application/json", "buffer": content})
+        sentence = one.wait_for_state("failed")
+        assert words in sentence and "Traceback" not in sentence and len(sentence) < 250, content[:40]
+        assert text_of(one, ".sk-strip") == before, "what was on screen stays"
 
 
 def test_hostile_text_is_shown_and_never_run(
@@ -382,25 +389,25 @@ def test_hostile_text_is_shown_and_never_run(
     assert two.page.locator(".sk-strip .sk-token").count() == len(HOSTILE)
 
 
+@pytest.mark.long
 def test_ten_thousand_emoji_as_tokens(visit: Callable[..., Any], made_up: Callable[..., Any]) -> None:
     one = visit().open()
     one.show(made_up(40, tokens=["🧪" * 250]))
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
-@pytest.mark.parametrize(
-    ("question", "words"), [("", "empty"), ("   \n ", "empty"), ("🧪" * 10_000, "limit here is 8,000")]
-)
-def test_bad_question_gets_one_calm_sentence(visit: Callable[..., Any], question: str, words: str) -> None:
+def test_each_bad_question_gets_one_calm_sentence(visit: Callable[..., Any]) -> None:
     one = visit().open()
-    one.page.locator(".sk-ask-text").fill(question)
-    one.page.locator(".sk-run").click()
-    sentence = one.wait_for_state("failed")
-    assert words in sentence and len(sentence) < 250
-    field = one.page.locator(".sk-ask-text")
-    assert field.input_value() == question, "nothing is lost"
-    assert text_of(one, ".sk-ask .sk-field-error") == sentence and field.get_attribute("aria-invalid") == "true"
-    assert text_of(one, ".sk-run") == "Run"
+    for question, words in (("", "empty"), ("   \n ", "empty"), ("🧪" * 10_000, "limit here is 8,000")):
+        one.page.evaluate("document.querySelector('.sk-status').dataset.state = 'not yet'")
+        one.page.locator(".sk-ask-text").fill(question)
+        one.page.locator(".sk-run").click()
+        sentence = one.wait_for_state("failed")
+        assert words in sentence and len(sentence) < 250
+        field = one.page.locator(".sk-ask-text")
+        assert field.input_value() == question, "nothing is lost"
+        assert text_of(one, ".sk-ask .sk-field-error") == sentence and field.get_attribute("aria-invalid") == "true"
+        assert text_of(one, ".sk-run") == "Run"
 
 
 def test_a_failure_opens_the_drawer_at_its_field(visit: Callable[..., Any]) -> None:
@@ -415,6 +422,7 @@ def test_a_failure_opens_the_drawer_at_its_field(visit: Callable[..., Any]) -> N
     assert one.page.locator(".sk-field-error").count() == 0 and field.get_attribute("aria-invalid") is None
 
 
+@pytest.mark.long
 def test_out_of_range_beta_is_marked_and_not_used(visit: Callable[..., Any]) -> None:
     one = visit().open()
     loss = text_of(one, ".sk-loss")
@@ -426,7 +434,7 @@ def test_out_of_range_beta_is_marked_and_not_used(visit: Callable[..., Any]) -> 
     assert beta.input_value() == "0.01"
 
 
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("dark", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_phone_has_no_sideways_scroll(visit: Callable[..., Any], dark: bool) -> None:
     one = visit(width=390, height=844, dark=dark, has_touch=True).open()
     order = [
@@ -440,6 +448,7 @@ def test_phone_has_no_sideways_scroll(visit: Callable[..., Any], dark: bool) -> 
     assert text_of(one, ".sk-verdict-title").startswith("token 4 of")
 
 
+@pytest.mark.long
 def test_theme_follows_the_visitor(visit: Callable[..., Any]) -> None:
     grounds = [
         visit(dark=dark).open().page.evaluate("getComputedStyle(document.querySelector('.sk-app')).backgroundColor")
@@ -448,6 +457,7 @@ def test_theme_follows_the_visitor(visit: Callable[..., Any]) -> None:
     assert grounds == ["rgb(247, 247, 245)", "rgb(18, 20, 23)"]
 
 
+@pytest.mark.long
 def test_new_picture_moves_nothing_else(visit: Callable[..., Any], made_up: Callable[..., Any]) -> None:
     one = visit().open()
     parts = (".sk-top", ".sk-second", ".sk-strip-box", ".sk-lanes-box", ".sk-foot")

@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.long
 def test_panels_side_by_side_do_not_disturb_each_other(visit: Callable[..., Any], address_of_panels: str) -> None:
     page = visit(address=address_of_panels).page
     page.goto(address_of_panels)

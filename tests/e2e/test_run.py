@@ -137,7 +137,11 @@ def test_hostile_question_and_text_are_read_and_never_run(visitor: Any) -> None:
 
 @pytest.mark.parametrize(
     ("teacher", "student", "words"),
-    [("no/such-model", "no/such-model", "Hub"), ("{empty}", "{empty}", "config.json"), ("", "", "no name")],
+    [
+        ("no/such-model", "no/such-model", "Hub"),
+        pytest.param("{empty}", "{empty}", "config.json", marks=pytest.mark.long),
+        pytest.param("", "", "no name", marks=pytest.mark.long),
+    ],
 )
 def test_unknown_models_get_one_calm_sentence(
     visitor: Any, tmp_path: Path, teacher: str, student: str, words: str

@@ -205,6 +205,7 @@ def test_the_table_comes_back_as_it_was(done: Any, tmp_path: Path) -> None:
     assert [json.loads(line)["cell"] for line in lines] == [cell.name for cell in plan.cells]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_processes_give_the_very_rows_of_one_process(done: Any, plan_file: Path, tmp_path: Path) -> None:
     _, _, rows = done
