@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.app import synthetic
+from tests.e2e import zygote
 from tests.e2e.pages import SEEN, Pages
 
 ROOT = Path(__file__).parents[2]
@@ -26,15 +27,14 @@ def _serve(*arguments: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "PORT": str(port), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "e2e" / "serve.py"), *arguments]
-    server = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    log = Path(tempfile.mkstemp(prefix="speckd-test-server-")[1])
+    server = zygote.start(arguments, environment, ROOT, log)
     try:
         url = f"http://127.0.0.1:{port}/"
         deadline = time.monotonic() + 180
         while True:
             if server.poll() is not None:
-                assert server.stdout
-                pytest.fail("the server ended: " + server.stdout.read().decode(errors="replace")[-2000:])
+                pytest.fail("the server ended: " + log.read_bytes().decode(errors="replace")[-2000:])
             try:
                 with urlopen(url, timeout=5):
                     break
@@ -49,6 +49,7 @@ def _serve(*arguments: str) -> Iterator[str]:
             server.wait(timeout=10)
         except subprocess.TimeoutExpired:
             server.kill()
+        log.unlink()
 
 
 @pytest.fixture(scope="session")

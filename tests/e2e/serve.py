@@ -52,7 +52,7 @@ def no_model(*_: object, **__: object) -> speckd.Pair:
     raise speckd.ModelUnavailable("The packaged teacher is not installed, and the Hub cannot be reached.")
 
 
-if __name__ == "__main__":
+def main() -> None:
     if "--missing" in sys.argv:
         speckd.load_pair = no_model
     if "--stand-in" in sys.argv:
@@ -82,3 +82,7 @@ if __name__ == "__main__":
     _, url, _ = page.launch(server_port=int(os.environ["PORT"]), **options)
     print(f"serving {url}", flush=True)
     page.block_thread()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,12 +4,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.request import urlopen
+
+from tests.e2e import zygote
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,18 +42,11 @@ class Server:
             "SPECKD_CACHE": os.environ.get("SPECKD_CACHE") or str(Path.home() / ".cache" / "speckd"),
             **more,
         }
-        self._command = [sys.executable, str(ROOT / "tests" / "e2e" / "serve.py"), *arguments]
-        self._log = (folder / "log").open("w+b")
+        self._arguments = arguments
+        (folder / "log").write_bytes(b"")
 
     def __enter__(self) -> "Server":
-        self.process = subprocess.Popen(
-            self._command,
-            env=self._environment,
-            cwd=self.folder / "work",
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        self.process = zygote.start(self._arguments, self._environment, self.folder / "work", self.folder / "log")
         deadline = time.monotonic() + 180
         while True:
             assert self.process.poll() is None, f"the server ended: {self.log()[-2000:]}"
@@ -65,7 +59,6 @@ class Server:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.end()
-        self._log.close()
 
     def end(self, how: int = signal.SIGTERM) -> None:
         """End the server and whatever it started."""
