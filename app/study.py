@@ -223,8 +223,9 @@ class Study:
 
     def beside(self) -> str:
         """All that stands beside the map, as JSON text."""
-        return to_json({"questions": self.questions(), "growth": self.growth(), "masks": self.masks(),
-                        "planned": self.planned(), "done": len({row["cell"] for row in self.rows})})  # fmt: skip
+        done = len({row["cell"] for row in self.rows})
+        told = {"stamp": self.stamp, "planned": self.planned(), "done": done, "questions": self.questions()}
+        return to_json({**told, "growth": self.growth(), "masks": self.masks()})
 
 
 def key_of(row: Mapping[str, Any]) -> str:

@@ -137,15 +137,11 @@ class MapPage {
   }
   async fetchMap(control) {
     try {
-      const known = this.maps.get(control);
-      const answer = await this.server.cells({ control, stamp: known ? known.stamp : "" });
+      const answer = await this.server.cells(control);
       if (answer && answer.map) {
-        const next = JSON.parse(answer.map);
-        for (const [key, { stamp }] of this.maps) if (stamp !== next.stamp) this.maps.delete(key); // of fewer runs
-        this.maps.set(control, next);
+        this.maps.set(control, JSON.parse(answer.map));
         return true;
       }
-      if (known && answer && !answer.error) return false;
       this.say("failed", SpecKD.told((answer && answer.error) || SpecKD.NO_ANSWER));
     } catch {
       this.say("failed", SpecKD.told(SpecKD.NO_ANSWER));
@@ -250,16 +246,26 @@ class MapPage {
     }
     this.show();
     seen(this.app).then(async () => {
-      if (this.map() && await this.fetchMap(this.view.control)) this.paint(); // runs were added since the page was made
       if (this.cells) await this.showCell();
       await this.showBeside();
     });
   }
+  /* A study that goes on has more runs than when the page was made. */
+  async renew(stamp) {
+    const map = this.map();
+    if (!map || map.stamp === stamp) return;
+    this.maps.clear();
+    this.opened.clear();
+    await this.show();
+  }
   async showBeside() {
     try {
       const answer = await this.server.beside(null);
-      if (answer && answer.beside) this.beside.show(JSON.parse(answer.beside));
-      else this.say("failed", SpecKD.told((answer && answer.error) || SpecKD.NO_ANSWER));
+      if (answer && answer.beside) {
+        const beside = JSON.parse(answer.beside);
+        this.beside.show(beside);
+        await this.renew(beside.stamp);
+      } else this.say("failed", SpecKD.told((answer && answer.error) || SpecKD.NO_ANSWER));
     } catch {
       this.say("failed", SpecKD.told(SpecKD.NO_ANSWER));
     }
