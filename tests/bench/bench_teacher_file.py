@@ -12,7 +12,7 @@ with k = 5. Columns:
     s/step      CPU seconds of one loss with its gradient, one thread, medians of turns taken by turns
 
 With --steps the young student is then trained so many steps, by the exact loss with the hidden-state cache and by each
-file, on the same batches of 4 texts, and its held-out divergence from the teacher itself is measured.
+file, on the same batches of 2 texts, and its held-out divergence from the teacher itself is measured.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
     chosen = options.parse_args()
     torch.set_num_threads(1)
     kept = [int(text) for text in chosen.kept.split(",")]
-    for student in ("young", "healed"):
+    for student in ("young", "healed") if chosen.examples else ():  # 0 trains alone
         pair = speckd.load_pair(student=student, device="cpu")
         examples = read_examples(ANSWERS, pair.tokenizer, limit=chosen.examples).examples
         measure(pair, student, examples, kept, chosen.turns)
@@ -122,9 +122,9 @@ def measure(pair: speckd.Pair, name: str, examples: list[Example], kept: list[in
 def train(kept: list[int], n_steps: int) -> None:
     """A short training by the exact loss and by each K, from one start, with the true held-out divergence after it."""
     words = speckd.load_pair(student="raw", device="cpu").tokenizer
-    texts = read_examples(TRAINING, words, limit=4 * n_steps, max_length=192).examples
-    held_out = read_examples(ANSWERS, words, limit=24).examples
-    print(f"\nyoung student, {n_steps} steps of 4 texts, Top-k, forward KL; held out {len(held_out)} answers")
+    texts = read_examples(TRAINING, words, limit=2 * n_steps, max_length=192).examples
+    held_out = read_examples(ANSWERS, words, limit=16).examples
+    print(f"\nyoung student, {n_steps} steps of 2 texts, Top-k, forward KL; held out {len(held_out)} answers")
     print(f"{'K':>6} {'held-out KL':>12} {'TAR':>7} {'CPU s/step':>11} {'CPU s to keep':>14}")
     with tempfile.TemporaryDirectory() as folder:
         for n_kept in (0, *kept):
@@ -147,7 +147,7 @@ def train(kept: list[int], n_steps: int) -> None:
                 max_steps=n_steps,
                 warmup_steps=4,
                 learning_rate=1e-3,
-                per_device_train_batch_size=4,
+                per_device_train_batch_size=2,
                 gate="topk:k=5:beta=0.01",
                 **settings,
             )
