@@ -89,8 +89,9 @@ SpecKD.createDecodeParts = function (places, { onPin = () => {}, onMoment = (_st
 /* At a first look the round that says most is pinned, at its last word. */
 SpecKD.firstLook = function (picture, decoding, pin = null) {
   const round = decoding.telling();
-  const chosen = pin ||
-    (round ? { round: round.index, node: round.own === null ? round.nodes.length - 1 : null } : null);
+  const chosen = decoding.has(pin)
+    ? pin
+    : (round ? { round: round.index, node: round.own === null ? round.nodes.length - 1 : null } : null);
   picture.show(decoding, { pin: chosen });
 };
 

@@ -92,6 +92,11 @@ class Decoding {
     const place = round.path.indexOf(parent);
     return place < 0 ? null : place + 1;
   }
+  /* Whether a pin names a token of this decoding: an address may be that of another. */
+  has(pin) {
+    const round = pin && this.rounds[pin.round];
+    return Boolean(round) && (pin.node === null ? round.own !== null : pin.node < round.nodes.length);
+  }
   text(token) {
     const text = this.strings[token];
     return text === undefined ? "#" + token : text;
