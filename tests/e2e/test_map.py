@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.study import study
-from tests.e2e.test_access import LOOKS, findings
+from tests.e2e.test_access import findings, looks
 
 pytestmark = pytest.mark.browser
 TOPK = "confirm/forward_kl/young/sampled/0.001/120/4/topk:k=5:beta=0.01"
@@ -76,7 +76,7 @@ def test_what_is_taken_home_has_the_cells_in_view(visit: Callable[..., Any], tmp
             assert data.startswith(b"\x89PNG") and len(data) > 20_000
 
 
-@LOOKS
+@looks(390, dark=True)
 def test_nothing_on_the_map_bars_anybody(visit: Callable[..., Any], dark: bool, width: int) -> None:
     page = opened(visit, dark=dark, width=width, reduced_motion="reduce")
     assert findings(page) == []
