@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--draft", default="eagle", help="of the policies' table")
     parser.add_argument("--data", choices=("heldout", "dev"), default="heldout")
     parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--first", type=int, help="only the first so many of these")
     parser.add_argument("--tokens", type=int, default=64)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -78,7 +79,8 @@ def main() -> None:
 def prompts_of(options: argparse.Namespace) -> list[str]:
     lines = (ROOT / "assets" / "prompts" / f"{options.data}.jsonl").read_text(encoding="utf-8").splitlines()
     step = max(1, len(lines) // options.prompts)
-    return [json.loads(line)["prompt"] for line in lines[::step][: options.prompts]]
+    chosen = [json.loads(line)["prompt"] for line in lines[::step][: options.prompts]]
+    return chosen[: getattr(options, "first", None)]
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:

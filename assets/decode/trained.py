@@ -4,17 +4,14 @@
     python assets/decode/trained.py temperature   training by decoding temperature           -> temperature.csv
     python assets/decode/trained.py measure       decode with each draft, beside the plain loop: adds measured speed
 
-The draft is a *young* EAGLE-like layer, stopped early (60 steps on 240 texts), so that there is something left to
-learn; each arm goes on from it: a run of ``python -m speckd distill --draft eagle:start=...`` over the same prompts
-in the same order. The teacher's text is its answer from assets/responses, cut at 48 tokens; the draft's own was drawn
-from the young layer's q at temperature 1, token by token beside the teacher's features, once before training. The
-teacher writes held-out texts once at each decoding temperature; what a draft would have passed there follows from
-both models' rows without a coin (``expected_rounds``), so that two drafts differ by what they learned and by nothing
-else. Speed is predicted from these and from costs measured here; ``measure`` decodes a few of the prompts for the
-rest.
-
-(The shipped layer as the start was tried first: 16 steps on 64 texts at this rate made it worse in every cell but
-three whose intervals hold zero. A draft that has read a million tokens forgets more than so few texts give.)
+Each arm goes on from one draft: a run of ``python -m speckd distill --draft eagle:start=...`` over the same prompts in
+the same order. ``--start shipped`` is the EAGLE-like layer that ships; ``young`` is one that was stopped early (60
+steps on 240 texts), so that there is more left to learn. The teacher's text is its answer from assets/responses, cut at
+48 tokens; the draft's own was drawn from the start's q at temperature 1, token by token beside the teacher's features,
+once before training. The teacher writes held-out texts once at each decoding temperature; what a draft would have
+passed there follows from both models' rows without a coin (``expected_rounds``), so that two drafts differ by what they
+learned and by nothing else. Speed is predicted from these and from costs measured here; ``measure`` decodes a few of
+the prompts for the rest.
 
 Everything that was made is kept in runs/decode and not made again. Intervals: 95%, from resamples of the prompts.
 """
@@ -45,14 +42,14 @@ from speckd.training.draft_figures import logits_of, unrolled
 from speckd.training.draft_text import DraftTexts, draft_texts
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "tvd")
-TEXTS = {"teacher": "runs/decode/teacher.jsonl", "student": "runs/decode/own.jsonl"}
+WRITERS = ("teacher", "student")
 GATES = ("none", "topk")
 TRAINED_AT, DECODED_AT = (0.5, 1.0, 1.5, 2.0), (0.0, 0.5, 1.0, 1.5, 2.0)
 LENGTH = 2  # tokens drafted a round
 POLICY = f"fixed:g={LENGTH}"
-SHIPPED, YOUNG = "assets/drafts/eagle", "runs/decode/young/draft"
+STARTS = {"shipped": "assets/drafts/eagle", "young": "runs/decode/young/draft"}
 TRAINING: dict[str, Any] = {
-    "start": YOUNG,
+    "start": STARTS["shipped"],
     "depth": LENGTH,
     "batch_size": 8,
     "learning_rate": 1e-3,
@@ -60,7 +57,10 @@ TRAINING: dict[str, Any] = {
     "precision": "bf16",
     "keep_features": False,
 }
-N_PROMPTS, GROUP, N_WRITTEN = 128, 32, 48  # trained on: prompts, drawn side by side, tokens of each text
+GROUP, N_WRITTEN = 32, 48  # prompts whose texts are drawn side by side, tokens of each
+
+
+folder = RUNS  # where this start's drafts, texts and figures are kept
 
 
 def main() -> None:
@@ -70,8 +70,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--steps", type=int, default=16, help="of a draft's training")
+    parser.add_argument("--start", choices=tuple(STARTS), default="young", help="the draft that all arms go on from")
+    parser.add_argument("--texts", type=int, default=128, help="that the arms learn from")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of their learning, at most")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    global folder
+    folder = RUNS / f"from-{options.start}-{options.texts}-{options.rate:g}"
+    TRAINING.update(start=STARTS[options.start], learning_rate=options.rate)
     if options.what == "measure":
         measure(options)
         return
@@ -100,50 +106,55 @@ class Arm:
 BEFORE = Arm("before")
 DISTILLSPEC = [
     BEFORE,
-    *(Arm(divergence, text, gate) for divergence in DIVERGENCES for text in TEXTS for gate in GATES),
+    *(Arm(divergence, text, gate) for divergence in DIVERGENCES for text in WRITERS for gate in GATES),
 ]
 TEMPERATURES = [Arm("forward_kl", "teacher", "none", tau) for tau in TRAINED_AT]
 
 
-def trained(arm: Arm, steps: int) -> str:
+def trained(arm: Arm, options: argparse.Namespace) -> str:
     """The folder of an arm's draft, made where it is not there yet."""
     if arm == BEFORE:
-        return young()
-    folder = RUNS / f"{arm.name}-{steps}"
-    if not (folder / "draft" / "draft.safetensors").exists():
-        write_texts()
+        return start_of_all()
+    run = folder / f"{arm.name}-{options.steps}"
+    if not (run / "draft" / "draft.safetensors").exists():
+        write_texts(options.texts)
         settings = DraftSettings(
-            data=TEXTS[arm.text],
-            output=str(folder.relative_to(ROOT)),
+            data=text_file(arm.text),
+            output=str(run.relative_to(ROOT)),
             divergence=arm.objective,
             gate=arm.gate,
             temperature=arm.temperature,
-            steps=steps,
+            steps=options.steps,
             **TRAINING,
         )
-        distill_draft(settings, resume=folder.exists(), data=data_of(arm.text))
-    return str(folder / "draft")
+        distill_draft(settings, resume=run.exists(), data=data_of(arm.text))
+    return str(run / "draft")
 
 
-def young() -> str:
-    """The draft that all arms start from: fresh, with the shipped one's vocabulary, and stopped early."""
-    if not (ROOT / YOUNG / "draft.safetensors").exists():
+def text_file(writer: str) -> str:
+    return str((folder / f"{writer}.jsonl").relative_to(ROOT))
+
+
+def start_of_all() -> str:
+    """The folder of the draft that all arms start from; the young one has the shipped one's vocabulary."""
+    start = ROOT / TRAINING["start"]
+    if not (start / "draft.safetensors").exists():
         more = {"limit": 240, "max_length": 112, "steps": 60, "learning_rate": 3e-3, "warmup": 6}
         settings = DraftSettings(
             data="assets/responses/self-asked.jsonl",
-            output=str(Path(YOUNG).parent),
+            output=str(Path(TRAINING["start"]).parent),
             **{**TRAINING, **more, "start": None},
         )
         data = read_draft_data(settings, lambda _: None, load=lambda *_, **__: the_pair())
-        vocabulary = read_draft(ROOT / SHIPPED, the_pair().teacher_sha256)[1]
-        distill_draft(settings, resume=(ROOT / YOUNG).parent.exists(), data=replace(data, vocabulary=vocabulary))
-    return str(ROOT / YOUNG)
+        vocabulary = read_draft(ROOT / STARTS["shipped"], the_pair().teacher_sha256)[1]
+        distill_draft(settings, resume=start.parent.exists(), data=replace(data, vocabulary=vocabulary))
+    return str(start)
 
 
 @cache
 def data_of(text: str) -> DraftData:
     """The texts with the teacher's features: read once for all arms."""
-    settings = DraftSettings(data=TEXTS[text], output="", **TRAINING)
+    settings = DraftSettings(data=text_file(text), output="", **TRAINING)
     return read_draft_data(settings, lambda _: None, load=lambda *_, **__: the_pair())
 
 
@@ -152,9 +163,9 @@ def the_pair() -> speckd.Pair:
     return load_pair(device="cpu", merge=True)
 
 
-def write_texts() -> None:
-    """The same prompts' texts by the teacher and by the young draft."""
-    if all((ROOT / path).exists() for path in TEXTS.values()):
+def write_texts(n_prompts: int) -> None:
+    """The same prompts' texts by the teacher and by the draft that all arms start from."""
+    if all((ROOT / text_file(who)).exists() for who in WRITERS):
         return
     pair = the_pair()
     lines = [json.loads(line) for line in (ROOT / "assets/responses/train.jsonl").read_text("utf-8").splitlines()]
@@ -165,11 +176,10 @@ def write_texts() -> None:
     chosen: list[list[int]] = []
     for length, _ in common:
         group = [number for number, ids in enumerate(asked) if len(ids) == length][:GROUP]
-        chosen.append(group[: N_PROMPTS - sum(map(len, chosen))])
-        if sum(map(len, chosen)) == N_PROMPTS:
+        chosen.append(group[: n_prompts - sum(map(len, chosen))])
+        if sum(map(len, chosen)) == n_prompts:
             break
-    files = {who: (ROOT / path).with_suffix(".tmp") for who, path in TEXTS.items()}
-    RUNS.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, list[dict[str, Any]]] = {"teacher": [], "student": []}
     for group in told(chosen):
         own = draws_of_the_draft(pair, [asked[number] for number in group])
@@ -181,18 +191,19 @@ def write_texts() -> None:
                 row = {"prompt": line["prompt"], "response": text, "response_ids": response, "finished": False}
                 written[who].append(row)
     for who, rows in written.items():
-        files[who].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        files[who].rename(ROOT / TEXTS[who])
+        partial = folder / f"{who}.tmp"
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        partial.rename(ROOT / text_file(who))
 
 
 @torch.no_grad()
 def draws_of_the_draft(pair: speckd.Pair, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Texts drawn from the young draft's q, each token beside the teacher's features of those before it.
+    """Texts drawn from the start's q, each token beside the teacher's features of those before it.
 
     Args:
         prompts: of one length.
     """
-    layer, vocabulary, _ = read_draft(young(), pair.teacher_sha256)
+    layer, vocabulary, _ = read_draft(start_of_all(), pair.teacher_sha256)
     head, embedding = cut_head(Head.of(pair.teacher), vocabulary), pair.teacher.get_input_embeddings().weight
     trunk, generator = pair.teacher.get_decoder(), torch.Generator().manual_seed(0)
     ids = torch.tensor(prompts)
@@ -293,9 +304,9 @@ def expected_rounds(chances: Sequence[Sequence[float]]) -> float:
 
 def judged(arm: Arm, tau: float, costs: Costs, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one draft at one decoding temperature; kept on disk."""
-    file = RUNS / f"judged-{arm.name}-{options.steps}-{tau:g}-{options.prompts}-{options.tokens}.json"
+    file = folder / f"judged-{arm.name}-{options.steps}-{tau:g}-{options.prompts}-{options.tokens}.json"
     if not file.exists():
-        layer, vocabulary, _ = read_draft(trained(arm, options.steps), the_pair().teacher_sha256)
+        layer, vocabulary, _ = read_draft(trained(arm, options), the_pair().teacher_sha256)
         made = acceptances(layer, vocabulary, teachers_texts(tau, options.prompts, options.tokens), tau)
         file.write_text(json.dumps(made), encoding="utf-8")
     chances: list[list[list[float]]] = json.loads(file.read_text(encoding="utf-8"))
@@ -314,7 +325,7 @@ def judged(arm: Arm, tau: float, costs: Costs, options: argparse.Namespace) -> d
 
 
 def judged_before(tau: float, options: argparse.Namespace) -> Path:
-    return RUNS / f"judged-{BEFORE.name}-{options.steps}-{tau:g}-{options.prompts}-{options.tokens}.json"
+    return folder / f"judged-{BEFORE.name}-{options.steps}-{tau:g}-{options.prompts}-{options.tokens}.json"
 
 
 def costs_here() -> Costs:
@@ -354,7 +365,7 @@ def temperature(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def measured(arm: Arm, tau: float) -> dict[str, Any]:
     """The measured speed of what ``measure`` decoded with this draft, if it did."""
-    file = RUNS / f"measured-{arm.name}-{tau:g}.json"
+    file = folder / f"measured-{arm.name}-{tau:g}.json"
     if not file.exists():
         return {}
     kept = json.loads(file.read_text(encoding="utf-8"))
@@ -369,10 +380,10 @@ def measure(options: argparse.Namespace) -> None:
     costs, prompts = costs_here(), prompts_of(argparse.Namespace(data="heldout", prompts=24))
     (HERE / "runs").mkdir(exist_ok=True)
     for arm, tau in told(sorted(cells, key=lambda cell: (cell[0].name, cell[1]))):
-        file = RUNS / f"measured-{arm.name}-{tau:g}.json"
+        file = folder / f"measured-{arm.name}-{tau:g}.json"
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"plain": [], "seconds": []}
         for number in range(len(kept["plain"]), options.prompts):
-            draft = f"eagle:file={Path(trained(arm, options.steps)).relative_to(ROOT)}"
+            draft = f"eagle:file={Path(trained(arm, options)).relative_to(ROOT)}"
             how: dict[str, Any] = {"do_sample": tau > 0, "temperature": tau or 1.0, "max_new_tokens": options.tokens}
             record = speckd.decode(the_pair(), prompts[number], draft=draft, policy=POLICY, costs=costs, **how)
             kept["plain"].append(record.plain_seconds)
