@@ -15,6 +15,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,12 @@ def told(ways: Sequence[Any]) -> Iterator[Any]:
         yield way
 
 
+@cache
+def the_pair() -> speckd.Pair:
+    return speckd.load_pair(device="cpu", merge=True)
+
+
 def in_turns(
-    pair: speckd.Pair,
     prompts: Sequence[str],
     ways: Sequence[tuple[str, str]],
     costs: dict[str, Costs],
@@ -171,7 +176,7 @@ def in_turns(
             if not file.exists():
                 given = costs.get(draft)
                 speckd.decode(
-                    pair, prompt, draft=draft, policy=policy, plain=False, costs=given, max_new_tokens=tokens,
+                    the_pair(), prompt, draft=draft, policy=policy, plain=False, costs=given, max_new_tokens=tokens,
                     continuations=policy == CONTINUED,
                 ).to_json(file)  # fmt: skip
             done[draft, policy].append(DecodeRecord.from_json(file))
@@ -182,14 +187,14 @@ def file_name(draft: str, policy: str) -> str:
     return "".join(c if c.isalnum() or c in "=-.+" else "-" for c in f"{draft}-{policy}")
 
 
-def costs_of(pair: speckd.Pair, drafts: Sequence[str], folder: Path) -> dict[str, Costs]:
+def costs_of(drafts: Sequence[str], folder: Path) -> dict[str, Costs]:
     """What each draft costs here, measured once for a folder of records."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "costs.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for draft in drafts:
         if draft not in known:
-            known[draft] = speckd.measure_costs(pair, draft, repeats=4, context=96).to_dict()
+            known[draft] = speckd.measure_costs(the_pair(), draft, repeats=4, context=96).to_dict()
             file.write_text(json.dumps(known), encoding="utf-8")
     return {draft: Costs.from_dict(costs) for draft, costs in known.items()}
 
@@ -199,13 +204,12 @@ def costs_of(pair: speckd.Pair, drafts: Sequence[str], folder: Path) -> dict[str
 
 def policies(options: argparse.Namespace) -> list[dict[str, Any]]:
     """How far to draft: fixed lengths, rules that stop, trees, and what hindsight could have done."""
-    pair = speckd.load_pair(device="cpu", merge=True)
     folder = RUNS / f"policies-{options.draft}-{options.data}-{options.tokens}"
-    costs = costs_of(pair, [options.draft], folder)
+    costs = costs_of([options.draft], folder)
     prompts = prompts_of(options)
     # Continuations are kept beside a way that is decoded anyway: they do not count for its time.
     ways = [("none", "none"), *((options.draft, policy) for policy in (*CHAINS, *TREES))]
-    done = in_turns(pair, prompts, ways, costs, folder, options.tokens)
+    done = in_turns(prompts, ways, costs, folder, options.tokens)
     plain = [record.seconds for record in done["none", "none"]]
     texts = [record.output_ids for record in done["none", "none"]]
     rows = []
@@ -224,10 +228,9 @@ def policies(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def hispec(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One exit against two, on the teacher's own layers, with and without trained branches."""
-    pair = speckd.load_pair(device="cpu", merge=True)
     folder = RUNS / f"hispec-{options.data}-{options.tokens}"
-    costs = costs_of(pair, list(dict.fromkeys(draft for draft, _ in HISPEC)), folder)
-    done = in_turns(pair, prompts_of(options), [("none", "none"), *HISPEC], costs, folder, options.tokens)
+    costs = costs_of(list(dict.fromkeys(draft for draft, _ in HISPEC)), folder)
+    done = in_turns(prompts_of(options), [("none", "none"), *HISPEC], costs, folder, options.tokens)
     plain = [record.seconds for record in done["none", "none"]]
     texts = [record.output_ids for record in done["none", "none"]]
     rows = []
