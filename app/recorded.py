@@ -79,11 +79,11 @@ def recorded_runs(folder: Path = RUNS) -> list[RecordedRun]:
 
 DECODINGS = Path(__file__).parents[1] / "assets" / "decode" / "recorded"
 DECODED = {  # in the order of the page's list
-    "eagle": "a one-layer draft, as far as it pays",
+    "sampled": "sampled at temperature 1: the coins fall",
+    "eagle": "a one-layer draft, while it is sure",
     "tree": "the same draft, trees of eight tokens",
     "ddd": "the same draft, trees that grow while they are likely",
     "student": "the six-layer student, four tokens a round",
-    "sampled": "sampled at temperature 1: the coins fall",
     "lookup": "no model at all: what the text said before",
     "hispec": "two exits of the teacher, on three floors",
     "plain": "no drafts: the baseline",

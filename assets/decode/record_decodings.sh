@@ -17,12 +17,12 @@ record() {
 
 for name in ${*:-eagle tree ddd student sampled lookup plain hispec}; do
     case $name in
-    eagle) record eagle "$SKY" --draft eagle --policy cost --continuations ;;
+    eagle) record eagle "$SKY" --draft eagle --policy confidence:p=0.5 --continuations ;;
     tree) record tree "$SKY" --draft eagle --policy tree:width=4:depth=3:nodes=8 ;;
     ddd) record ddd "$SKY" --draft eagle --policy ddd:x=-0.9:width=4:n=6:steps=1+2+3:nodes=8 ;;
     student) record student "$SKY" --draft student:vocab=8192 --policy fixed:g=4 --continuations ;;
     sampled) record sampled "$SKY" --draft eagle --policy fixed:g=3 --sample --temperature 1 --seed 1 ;;
-    lookup) record lookup "Write this sentence three times: The student proposes, and the teacher verifies every token of it." --draft lookup --policy fixed:g=8 ;;
+    lookup) record lookup "Say three times: the student proposes, the teacher verifies." --draft lookup --policy fixed:g=8 ;;
     plain) record plain "$SKY" --draft none ;;
     hispec) record hispec "$SKY" --draft hispec:draft=4:middle=8 ;;
     *) echo "no such decoding: $name" >&2; exit 2 ;;
