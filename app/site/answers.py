@@ -48,8 +48,8 @@ def decoder(panel: Panel) -> Iterator[Question]:
 def mapper(panel: Panel) -> Iterator[Question]:
     yield "beside", None
     for control in words.STUDY_CONTROLS:
-        yield "cells", {"control": control}
-        for arm in json.loads(panel.answers["cells"]({"control": control})["map"])["arms"]:
+        yield "cells", control
+        for arm in json.loads(panel.answers["cells"](control)["map"])["arms"]:
             yield "cell", {"key": arm["key"], "control": control}
 
 

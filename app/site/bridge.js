@@ -29,7 +29,6 @@ function keptDraw(asked, index) {
 const OWN_WAYS = {
   "inspector/export": { ask: ({ id, kind }) => ({ id, kind }), tell: withKnobs },
   "learner/lesson": { ask: keptDraw },
-  "mapper/cells": { ask: ({ control }) => ({ control }) }, // its stamp asks whether the study has grown: it cannot
 };
 
 SpecKD.noModel = () => tr("No model runs on this page: it shows what was recorded. The app has the models.");
