@@ -86,7 +86,7 @@ function lengthsChart(facts) {
   const label = tr("Predicted speed by fixed draft length; 1 is plain decoding");
   return el(
     "figure",
-    { class: "sk-lengths" },
+    { class: "sk-lengths", tabindex: "0", "aria-label": label },
     svg(
       "svg",
       { viewBox: `0 -10 ${width} 114`, width, height: 114, role: "img", "aria-label": label },
