@@ -21,7 +21,8 @@ class DistillSaying {
     );
     this.lines = el("div", { class: "sk-saying-lines" });
     this.element = el("section", { class: "sk-saying", hidden: true }, head, this.lines);
-    this.shown = "";
+    this.shown = this.racers = "";
+    this.rows = [];
   }
   show(run, moment) {
     const told = run && run.start && run.racers.some((racer) => racer.sayings.length);
@@ -32,19 +33,30 @@ class DistillSaying {
     if (key === this.shown) return;
     this.shown = key;
     this.prompt.textContent = run.start.probe ? visible(run.start.probe.prompt) : "";
-    this.lines.replaceChildren(...run.racers.map((racer, i) => this.line(racer, now[i])));
-  }
-  line(racer, now) {
-    const text = el("p", { class: "sk-saying-text", dir: "auto" });
-    if (now) {
-      const before = racer.sayings.filter((one) => one.step < now.step).pop();
-      const words = visible(now.text).split(/(?<=\s)/u);
-      const kept = before ? alike(words, visible(before.text).split(/(?<=\s)/u)) : words.length;
-      text.append(words.slice(0, kept).join(""), el("span", { class: "sk-new", text: words.slice(kept).join("") }));
+    const racers = `${run.key}/${run.racers.map((racer) => racer.letter).join("/")}`;
+    if (racers !== this.racers) { // not at each step: who reads a line by keyboard stays on it
+      this.racers = racers;
+      this.rows = run.racers.map((racer) => this.line(racer));
+      this.lines.replaceChildren(...this.rows.map((row) => row.element));
     }
-    const step = el("span", { class: "sk-muted sk-small", text: now ? tr("step {n}", { n: now.step }) : "" });
+    this.rows.forEach((row, i) => this.fill(row, run.racers[i], now[i]));
+  }
+  line(racer) {
+    const label = `${tr("An answer, as it is learned")}, ${racer.letter}`;
+    const text = el("p", { class: "sk-saying-text", dir: "auto", tabindex: "0", role: "group", "aria-label": label });
+    const step = el("span", { class: "sk-muted sk-small" });
     const letter = el("b", { class: `sk-racer-${racer.letter.toLowerCase()}`, text: racer.letter });
-    return el("div", { class: "sk-saying-line" }, SpecKD.racerMark(racer.index), letter, step, text);
+    const element = el("div", { class: "sk-saying-line" }, SpecKD.racerMark(racer.index), letter, step, text);
+    return { element, step, text };
+  }
+  fill(row, racer, now) {
+    row.step.textContent = now ? tr("step {n}", { n: now.step }) : "";
+    row.text.replaceChildren();
+    if (!now) return;
+    const before = racer.sayings.filter((one) => one.step < now.step).pop();
+    const words = visible(now.text).split(/(?<=\s)/u);
+    const kept = before ? alike(words, visible(before.text).split(/(?<=\s)/u)) : words.length;
+    row.text.append(words.slice(0, kept).join(""), el("span", { class: "sk-new", text: words.slice(kept).join("") }));
   }
 }
 
