@@ -80,6 +80,7 @@ def recorded_runs(folder: Path = RUNS) -> list[RecordedRun]:
 DECODINGS = Path(__file__).parents[1] / "assets" / "decode" / "recorded"
 DECODED = {  # in the order of the page's list
     "sampled": "sampled at temperature 1: the coins fall",
+    "default": "what text said before, then a one-layer draft in growing trees",
     "eagle": "a one-layer draft, while it is sure",
     "tree": "the same draft, trees of eight tokens",
     "ddd": "the same draft, trees that grow while they are likely",

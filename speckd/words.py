@@ -237,6 +237,7 @@ RESPONSES: dict[str, str] = {
 # What may propose and how far, as the page's lists have them: the text that speckd.decode reads -> what it is called.
 DRAFTS: dict[str, str] = {
     "": "the fastest here",
+    "lookup+eagle": "lookup, then one layer",
     "eagle": "one-layer draft (EAGLE)",
     "student:vocab=8192": "student, head cut",
     "student": "student",
@@ -255,6 +256,7 @@ POLICIES: dict[str, str] = {
     "path:p=0.1:most=6": "while the path is likely",
     "tree:width=4:depth=3:nodes=8": "tree of 8 (EAGLE-2)",
     "ddd:x=-0.9:width=4:n=6:steps=1+2+3:nodes=8": "growing tree (DDD)",
+    "ddd:x=-0.6:width=3:n=4:steps=1+2+3:nodes=5:p=0.1": "growing tree, tuned for the layer here",
 }
 VERDICTS: dict[str, dict[str, str]] = {
     "accepted": {"label": "accepted", "says": "the teacher takes it"},

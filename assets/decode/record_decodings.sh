@@ -15,8 +15,9 @@ record() {
     echo "assets/decode/recorded/$name.json"
 }
 
-for name in ${*:-eagle tree ddd student sampled lookup plain hispec}; do
+for name in ${*:-default eagle tree ddd student sampled lookup plain hispec}; do
     case $name in
+    default) record default "$SKY" --draft lookup+eagle --policy ddd:x=-0.6:width=3:n=4:steps=1+2+3:nodes=5:p=0.1 ;;
     eagle) record eagle "$SKY" --draft eagle --policy confidence:p=0.5 --continuations ;;
     tree) record tree "$SKY" --draft eagle --policy tree:width=4:depth=3:nodes=8 ;;
     ddd) record ddd "$SKY" --draft eagle --policy ddd:x=-0.9:width=4:n=6:steps=1+2+3:nodes=8 ;;
