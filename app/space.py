@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "LICENSE", "NOTICE", "app.py", "requirements.txt")
 FOLDERS = {  # folder -> the kinds of files that it gives
-    "app": (".py", ".js", ".css", ".json", ".md"),
+    "app": (".py", ".js", ".css", ".json", ".md", ".html", ".svg"),
     "speckd": (".py", ".js", ".ts", ".css", ".html", ".typed"),
     "assets/decode": (".json", ".csv"),
     "assets/pictures": (".png",),
@@ -27,6 +27,12 @@ FOLDERS = {  # folder -> the kinds of files that it gives
     "assets/study": (".csv", ".json", ".jsonl", ".toml", ".md"),
     "assets/traces": (".json",),
 }
+LEFT_OUT = (  # what drafts, students and the study were trained on: no page reads it
+    "assets/responses/asked.jsonl",
+    "assets/responses/self-asked.jsonl",
+    "assets/study/texts/",
+    "assets/decode/runs/",
+)
 LARGEST = 10_000_000  # bytes; the Hub takes larger files through LFS or Xet alone, and this project has none
 THUMBNAIL = "assets/pictures/card.png"
 PORT = 7860  # the only one that a Space opens
@@ -51,7 +57,9 @@ def files(root: Path = ROOT) -> list[str]:
         for path in sorted((root / folder).rglob("*")):
             name = path.relative_to(root).as_posix()
             hidden = any(part.startswith((".", "__pycache__")) for part in path.parts[len(root.parts) :])
-            if path.is_file() and not path.is_symlink() and path.suffix in kinds and not hidden:
+            if hidden or name.startswith(LEFT_OUT):
+                continue
+            if path.is_file() and not path.is_symlink() and path.suffix in kinds:
                 names.append(name)
     for name in names:
         if not (root / name).is_file():

@@ -65,8 +65,8 @@ def to_html(
     """
     data = trace if isinstance(trace, Mapping) else trace.to_dict(n_draws=N_DRAWS)
     options = {"knobs": dict(knobs or {}), "pin": pin}
-    call = 'SpecKD.showAlone(document.getElementById("page"), SpecKD.readTrace(read("data")), read("options"))'
-    page = _page(_title(data["prompt"]), source(STYLE), {"data": data, "options": options}, script(), call)
+    call = 'SpecKD.showAlone(document.getElementById("page"), SpecKD.readTrace(read("trace")), read("options"))'
+    page = _page(_title(data["prompt"]), source(STYLE), {"trace": data, "options": options}, script(), call)
     if path is not None:
         Path(path).write_text(page, encoding="utf-8")
     return page

@@ -99,6 +99,10 @@ def _check_row(where: str, row: Row) -> None:
         _check_number(where, name, row.get(name), math.inf)
     if not str(row["command"]).startswith("python -m speckd distill "):
         raise ValueError(f"{where}: its command is {row['command']!r:.60}, expected `python -m speckd distill ...`.")
+    words = str(row["command"]).split()  # a command that was cut off would make another run, unseen
+    for option, value in (("--seed", row["seed"]), ("--gate", row["gate"])):
+        if option not in words or words[words.index(option) + 1 :][:1] != [str(value)]:
+            raise ValueError(f"{where}: its command lacks {option} {value}, so it was cut off or altered: {_ANEW}.")
 
 
 def _check_number(where: str, name: str, value: Any, most: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 import speckd
 from app.recorded import recorded_decodings
 from tests.e2e.server import Server
-from tests.e2e.test_access import findings
+from tests.e2e.test_access import findings, looks
 
 pytestmark = pytest.mark.browser
 
@@ -150,7 +150,7 @@ def test_the_page_that_is_kept_lives_without_a_server(browser: Any, tmp_path: Pa
     context.close()
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["1280-light", "390-dark"])
+@looks(390, dark=True)
 def test_it_fits_and_axe_finds_nothing_serious(decode: Any, width: int, dark: bool) -> None:
     one = decode("&recorded=sampled", width=width, dark=dark)
     one.wait(f"{STATE}.shown.id === 'recorded:sampled'")

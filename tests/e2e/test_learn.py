@@ -55,6 +55,15 @@ def written(page: Any, number: float, kind: str) -> str:
     return page.evaluate("([x, kind]) => SpecKD.format(x, kind)", [number, kind])
 
 
+PARTS = {  # views of a decoding -> the Decode tab's own parts
+    "clock": ".sk-learn .sk-decode-clock",
+    "round": ".sk-learn .sk-decode-stage",
+    "rounds": ".sk-learn .sk-decode-rows",
+    "token": ".sk-learn .sk-decode-card",
+    "figures": ".sk-learn .sk-decode-facts",
+}
+
+
 @pytest.mark.parametrize(
     "steps",
     [pytest.param(STEPS[::9], id="every-ninth"), pytest.param(STEPS, id="all", marks=pytest.mark.long)],
@@ -76,8 +85,7 @@ def test_each_deep_link_opens_its_step(learn: Callable[..., Any], steps: list[tu
             )
             assert shown[0] == state["knobs"] and shown[1] == state["pin"]
         for view in state["view"]:
-            part = {"strip": ".sk-learn-strip", "compare": ".sk-learn-compare", "lanes": ".sk-learn-lanes"}
-            assert page.locator(part.get(view, f".sk-learn-{view}")).is_visible(), (lesson, step, view)
+            assert page.locator(PARTS.get(view, f".sk-learn-{view}")).first.is_visible(), (lesson, step, view)
         for name in state["point"]:
             assert page.locator(".sk-pointed").count() >= 1, (lesson, step, name)
         assert page.locator("[role=tab][aria-selected=true]").inner_text() == "Learn"
@@ -358,6 +366,9 @@ def test_lessons_end_and_begin_in_one_another(learn: Callable[..., Any]) -> None
     go(page, "two-minds", 1)
     assert page.locator(".sk-learn-previous").is_disabled()
     go(page, "speed", 6)
+    page.locator(".sk-learn-next").click()
+    opened(page, "drafts", 1)
+    go(page, "drafts", 5)
     page.locator(".sk-learn-next").click()
     opened(page, "final", 1)
     go(page, "final", 11)
