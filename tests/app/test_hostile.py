@@ -198,7 +198,7 @@ def nothing_is_left(server: Server) -> None:
 @pytest.mark.parametrize("endpoint", list(GOOD))
 # a thousand over all endpoints together; before a release five thousand at each
 @pytest.mark.parametrize(
-    "n_calls", [1_000 // len(GOOD) + 1, pytest.param(5_000, marks=[pytest.mark.long, pytest.mark.timeout(1500)])]
+    "n_calls", [350, pytest.param(5_000, marks=[pytest.mark.long, pytest.mark.timeout(1500)])]
 )
 def test_hostile_calls_get_an_answer_or_a_sentence(server: Server, endpoint: str, n_calls: int) -> None:
     assert Caller(server).call(endpoint, GOOD[endpoint])[0] == "complete"
