@@ -197,9 +197,7 @@ def nothing_is_left(server: Server) -> None:
 
 @pytest.mark.parametrize("endpoint", list(GOOD))
 # a thousand over all endpoints together; before a release five thousand at each
-@pytest.mark.parametrize(
-    "n_calls", [350, pytest.param(5_000, marks=[pytest.mark.long, pytest.mark.timeout(1500)])]
-)
+@pytest.mark.parametrize("n_calls", [350, pytest.param(5_000, marks=[pytest.mark.long, pytest.mark.timeout(1500)])])
 def test_hostile_calls_get_an_answer_or_a_sentence(server: Server, endpoint: str, n_calls: int) -> None:
     assert Caller(server).call(endpoint, GOOD[endpoint])[0] == "complete"
     seen = at_all(server, endpoint, n_calls)
