@@ -20,6 +20,34 @@ from tests.e2e.test_learn import (  # noqa: F401  the same tests, another addres
 
 pytestmark = pytest.mark.browser
 FIRST_LOAD, ALL = 1_000_000, 30_000_000  # bytes
+# What stays as it is in every language: names of methods and figures, units, formats, models and versions.
+NAMES = re.compile(
+    r"SpecKD( Lab)?|SelecTKD|Top.k|Spec.k|TAR|TVD|KL|JSD|Jensen-Shannon|Jaccard|Hellinger|AdaKD|ROUGE-L|LoRA|"
+    r"HiSpec|nats|CSV|JSONL?|PNG|HTML|WebM|MB|kB|ms|sha256|English|Español|alpha|beta|min\(1, p/q\)|"
+    r"float32, cpu|speckd [\w.]+|torch [\w.+]+|transformers [\w.]+|"
+    r"[a-z]+(:[a-z]+=[-+\w.]+)+|^eagle$|\blookup$|\bcost$"  # drafts and policies as Python writes them
+)
+# Texts of models, visitors and lessons: not the page's own words.
+THEIRS = (
+    "bdi, code, [dir=auto], .sk-token, .sk-quote, .sk-word, .sk-learn-body, .sk-learn-heading, .sk-learn-kicker, "
+    ".sk-learn-lesson-title, .sk-learn-language, .sk-learn-dot, .sk-node-word, script, style"
+)
+WORDS = """theirs => {
+  const found = [];
+  const visible = (node) => node.checkVisibility({ visibilityProperty: true });
+  for (const node of document.querySelectorAll("body *")) {
+    if (node.closest(theirs) || !visible(node)) continue;
+    for (const name of ["aria-label", "title", "placeholder"]) {
+      if (node.getAttribute(name) && !node.dataset.t) found.push(`${name}: ${node.getAttribute(name)}`);
+    }
+    for (const child of node.childNodes) {
+      if (child.nodeType === 3 && child.textContent.trim()) found.push(child.textContent.trim());
+    }
+  }
+  return found;
+}"""
+
+
 KEPT = """async () => {
   const worker = await (await fetch("worker.js")).text();
   const { version, core, rest } = JSON.parse(/= (.*);/.exec(worker)[1]);
@@ -119,3 +147,54 @@ def test_what_is_kept_is_the_recorded_file(visit: Callable[..., Any], address: s
         else:
             options = json.loads(re.search(r'id="options">(.*?)</script>', text)[1])  # type: ignore[index]
             assert options["knobs"]["k"] == 2 and isinstance(options["pin"], int)
+
+
+def marked(script: str) -> str:
+    """The page's script with every word of the Spanish table between ⟦ and ⟧."""
+    first, rest = script.split("\n", 1)
+    table = json.loads(first.removeprefix("globalThis.speckdWords = ").removesuffix(";"))
+    spanish = next(one for one in table["languages"] if one["code"] == "es")
+    spanish["page"] = {key: f"⟦{text}⟧" for key, text in spanish["page"].items()}
+    return f"globalThis.speckdWords = {json.dumps(table)};\n{rest}"
+
+
+@pytest.mark.long
+def test_in_spanish_the_page_says_nothing_in_english(visit: Callable[..., Any], address: str, folder: Path) -> None:
+    one = visit(fresh=True, locale="es-ES", service_workers="block", reduced_motion="reduce")
+    page = one.page
+    script = marked((folder / "speckd.js").read_text(encoding="utf-8"))
+    page.route("**/speckd.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+    page.goto(address)
+    assert page.evaluate("document.documentElement.lang") == "es"
+    english = {}
+    for tab in sorted(tabs(folder)):
+        page.locator(f"#tab-{tab}-button").click()
+        page.wait_for_selector(f"#tab-{tab} .sk-panel > *")
+        page.wait_for_timeout(300)  # data of the tab, and what is said late
+        for node in page.locator(f"#tab-{tab} [aria-expanded=false]:visible").element_handles():
+            if not node.is_visible():  # an earlier one took its place
+                continue
+            node.click()
+            if page.locator(f"#tab-{tab} .sk-drawer:visible").count():
+                english.update(left(page, tab))
+                page.keyboard.press("Escape")
+        english.update(left(page, tab))
+    assert english == {}
+
+
+def left(page: Any, tab: str) -> dict[str, str]:
+    """Visible words that did not pass through the table, with the tab where they stand."""
+    found = {}
+    for text in page.evaluate(WORDS, THEIRS):
+        own = NAMES.sub(
+            "",
+            re.sub(
+                r"⟦.*⟧",
+                "",
+                text.split(": ", 1)[-1] if text.startswith(("aria-label", "title", "placeholder")) else text,
+                flags=re.S,
+            ),
+        )
+        if re.search(r"[^\W\d_]{2}", own):
+            found[text] = tab
+    return found

@@ -269,7 +269,8 @@ class DecodePage {
       el("span", { class: "sk-muted", text: visible(SpecKD.madeDecoding(config)) }),
     );
     this.caption.title = config.teacher_sha256
-      ? `teacher sha256 ${config.teacher_sha256}\n${config.dtype}, ${config.device}, ${config.threads} threads; ` +
+      ? `${tr("teacher sha256 {sum}", { sum: config.teacher_sha256 })}\n${config.dtype}, ${config.device}, ` +
+        `${tr("{n} threads", { n: config.threads })}; ` +
         `speckd ${config.speckd}, torch ${config.torch}, transformers ${config.transformers}`
       : "";
     const name = String(this.shown.id || "");

@@ -28,11 +28,18 @@ function heatmaps(plotly, grids) {
   return [choice, box];
 }
 
+/* A policy as Python writes it; what stands beside some is told. */
+function policyName(policy) {
+  if (policy === "oracle") return tr("hindsight, the ceiling");
+  const replayed = /^(.*) \(replayed\)$/.exec(policy);
+  return replayed ? tr("{policy} (replayed)", { policy: replayed[1] }) : policy;
+}
+
 function listed({ columns, rows }) {
   const heads = [tr("draft"), tr("policy"), ...columns.map((name) => tr(COLUMNS[name][0]))];
   const cells = rows.map(([draft, policy, ...values]) => [
     draft,
-    policy,
+    policyName(policy),
     ...values.map((value, i) => SpecKD.format(value, COLUMNS[columns[i]][1])),
   ]);
   return el("div", { class: "sk-scroll" }, SpecKD.manyColumns("", heads, cells));

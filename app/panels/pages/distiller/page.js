@@ -343,7 +343,7 @@ class DistillPage {
       el("bdi", { class: "sk-caption-question", text: visible(SpecKD.told(name)) }),
       el("span", { class: "sk-muted", text: visible(facts) }),
     );
-    this.caption.title = visible(`teacher sha256 ${start.teacher_sha256}`);
+    this.caption.title = visible(tr("teacher sha256 {sum}", { sum: start.teacher_sha256 }));
   }
 
   showRecorded(recording) {

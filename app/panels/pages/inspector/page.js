@@ -283,9 +283,9 @@ class InspectPage {
   describe() {
     const { config } = this.shown.trace;
     const detail = [
-      `teacher sha256 ${config.teacher_sha256}`,
-      `student sha256 ${config.student_sha256}`,
-      `${config.dtype} on ${config.device}; speckd ${config.speckd}, torch ${config.torch}, ` +
+      tr("teacher sha256 {sum}", { sum: config.teacher_sha256 }),
+      tr("student sha256 {sum}", { sum: config.student_sha256 }),
+      `${config.dtype}, ${config.device}; speckd ${config.speckd}, torch ${config.torch}, ` +
       `transformers ${config.transformers}`,
     ];
     this.name(this.shown.word, config.prompt, SpecKD.madeBy(config), detail.join("\n"));

@@ -112,7 +112,7 @@ class LearnPage {
       el("bdi", { class: "sk-caption-question", text: visible(question) }),
       el("span", { class: "sk-muted", text: made }),
     );
-    this.caption.title = detail;
+    this.caption.title = SpecKD.told(detail);
   }
 
   listen() {

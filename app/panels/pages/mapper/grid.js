@@ -10,7 +10,7 @@ SpecKD.tileWords = function (one, varied) {
   const span = SpecKD.intervalWords(figure, cell);
   const told = {
     arm: SpecKD.armName(arm.gate),
-    where: [arm.parts.join(", "), SpecKD.settingWords(arm, varied)].filter(Boolean).join("; "),
+    where: [SpecKD.partNames(arm), SpecKD.settingWords(arm, varied)].filter(Boolean).join("; "),
     figure: SpecKD.figureName(figure),
     change: SpecKD.figureChange(figure, cell.mean, { unit: true }),
     interval: span ? tr("95% interval {span}", { span }) : tr("no interval"),

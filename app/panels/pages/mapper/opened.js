@@ -97,7 +97,7 @@ class Opened {
         SpecKD.armName(arm.gate),
         el("small", { text: ` ${tr("against {control}", { control: SpecKD.controlName(control) })}` }),
       ),
-      el("p", { class: "sk-small sk-muted", text: [arm.parts.join(", "), setting].filter(Boolean).join(": ") }),
+      el("p", { class: "sk-small sk-muted", text: [SpecKD.partNames(arm), setting].filter(Boolean).join(": ") }),
       arm.screening ? el("p", { class: "sk-chip sk-chip-recorded", text: tr("screening") }) : null,
       el(
         "p",

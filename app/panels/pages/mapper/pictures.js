@@ -192,7 +192,7 @@ const inNats = (name) => name.replace(" to ", "–").replace(" and more", "+");
 function bars(title, rows, name) {
   const body = el("tbody", {});
   for (const one of rows) {
-    const more = `${SpecKD.format(one.n, "count")} tokens`;
+    const more = tr("{n} tokens", { n: SpecKD.format(one.n, "count") });
     body.append(SpecKD.shareBar(name(one.name), one.rejected, { more }));
   }
   return el("div", {}, el("h3", { text: title }), el("table", { class: "sk-bars", "aria-label": title }, body));

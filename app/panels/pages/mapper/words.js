@@ -26,6 +26,7 @@ SpecKD.armName = function (spec) {
   return [name, ...told].join(", ");
 };
 
+SpecKD.partNames = (arm) => arm.parts.map((part) => SpecKD.factorValue("part", part)).join(", ");
 SpecKD.controlName = (control) => tr(controls[control] || control);
 SpecKD.figureName = (figure) => tr(figures[figure].label);
 
@@ -36,7 +37,7 @@ SpecKD.factorValue = function (factor, value) {
   if (factor === "objective") return tr((SpecKD.DIVERGENCES[value] || { label: value }).label);
   if (factor === "learning_rate") return SpecKD.number(value, 3);
   const named = factors[factor]?.values?.[value];
-  return named ? tr(named) : String(value).replaceAll("_", " ");
+  return tr(named || String(value).replaceAll("_", " "));
 };
 
 /* What else was set: "young, teacher’s, sampled, rate 0.001, 120 steps". */
