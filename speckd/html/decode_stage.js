@@ -229,10 +229,11 @@ class DecodeStage {
       tr("exit after layer {n} drafts", { n: low ?? "" }),
     ];
     const at = (column, floor) => ({ x: xOf(column), y: 18 + floor * (BOX.row + 16) });
-    /** @type {SVGElement[]} */
-    const nodes = names.map((text, floor) =>
+    const told = names.map((text, floor) =>
       svg("text", { class: "sk-floor-name", x: BOX.left, y: 12 + floor * (BOX.row + 16), text })
     );
+    /** @type {SVGElement[]} */
+    const nodes = [];
     let column = 0;
     const places = [at(0, 2)];
     for (const floor of round.floors) {
@@ -264,7 +265,7 @@ class DecodeStage {
       nodes.push(this.own(place, round));
     }
     this.resize(places);
-    this.sheet.replaceChildren(...nodes);
+    this.sheet.replaceChildren(...nodes, ...told);
   }
   rise(from, to) {
     const x = from.x + BOX.wide / 2;
