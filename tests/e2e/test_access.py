@@ -33,9 +33,9 @@ def axe_script() -> str:
     return (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
-def findings(page: Any) -> list[str]:
+def findings(page: Any, within: str = "html") -> list[str]:
     page.evaluate(axe_script())
-    result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    result = page.evaluate("within => axe.run(within, { resultTypes: ['violations'] })", within)
     serious = [one for one in result["violations"] if one["impact"] in ("serious", "critical")]
     return [
         f"{one['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
