@@ -8,10 +8,12 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from speckd.files import write_whole
+from speckd.runs.settings import DistillSettings
 
 Row = dict[str, Any]
 FIRST_COLUMNS = (
@@ -100,9 +102,11 @@ def _check_row(where: str, row: Row) -> None:
     if not str(row["command"]).startswith("python -m speckd distill "):
         raise ValueError(f"{where}: its command is {row['command']!r:.60}, expected `python -m speckd distill ...`.")
     words = str(row["command"]).split()  # a command that was cut off would make another run, unseen
-    for option, value in (("--seed", row["seed"]), ("--gate", row["gate"])):
-        if option not in words or words[words.index(option) + 1 :][:1] != [str(value)]:
-            raise ValueError(f"{where}: its command lacks {option} {value}, so it was cut off or altered: {_ANEW}.")
+    usual: dict[str, Any] = {field.name: field.default for field in fields(DistillSettings)}  # what it need not say
+    for option, value, default in (("seed", row["seed"], usual["seed"]), ("gate", row["gate"], usual["gates"][0])):
+        told = words[words.index(f"--{option}") + 1 :] if f"--{option}" in words else [default]
+        if not told or str(told[0]) != str(value):
+            raise ValueError(f"{where}: its command lacks --{option} {value}, so it was cut off or altered: {_ANEW}.")
 
 
 def _check_number(where: str, name: str, value: Any, most: float) -> None:
