@@ -1,5 +1,6 @@
 /* Keeps the page for the time without a network. What was kept is served first: a new version is a new set of files,
-   and takes over when no page of the old one is open. The list of files stands in the line above (app/site/build.py). */
+   and takes over when no page of the old one is open. The list of files stands in the line
+   above (app/site/build.py). */
 
 const { version, core, rest } = /** @type {any} */ (globalThis).speckdSite;
 const worker = /** @type {any} */ (globalThis);
