@@ -308,6 +308,7 @@ def judged(arm: Arm, tau: float, costs: Costs, options: argparse.Namespace) -> d
     if not file.exists():
         layer, vocabulary, _ = read_draft(trained(arm, options), the_pair().teacher_sha256)
         made = acceptances(layer, vocabulary, teachers_texts(tau, options.prompts, options.tokens), tau)
+        folder.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(made), encoding="utf-8")
     chances: list[list[list[float]]] = json.loads(file.read_text(encoding="utf-8"))
     tokens = [float(len(of_text[0])) for of_text in chances]
