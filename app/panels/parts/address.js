@@ -18,19 +18,31 @@ function bare(params) {
   copy.delete("tab");
   return copy;
 }
+/* A tab's button. Those that find no room in the row Gradio puts into a menu, in their order and without a name. */
 /** @type {(tab: string) => HTMLElement | null} */
-const button = (tab) => document.querySelector(`#tab-${tab}-button`);
+function button(tab) {
+  const named = /** @type {HTMLElement | null} */ (document.querySelector(`#tab-${tab}-button`));
+  if (named) return named;
+  /** @type {NodeListOf<HTMLElement>} */
+  const all = document.querySelectorAll("#tabs > .tab-wrapper :is([role=tab], .overflow-dropdown button)");
+  return all.length === TABS.length ? all[TABS.indexOf(tab)] : null;
+}
+const chosen = (wanted) => wanted.getAttribute("aria-selected") === "true" || wanted.classList.contains("selected");
 
 function show() {
   clearTimeout(timer);
+  if (location.hash !== written) { // it was led elsewhere a moment ago, and the browser has not told yet
+    follow();
+    return;
+  }
   const own = kept.get(open);
   const params = open === FIRST ? new URLSearchParams() : new URLSearchParams({ tab: open });
   for (const [key, value] of own || []) params.append(key, value);
   const text = params.toString();
   const hash = text ? "#" + text : "";
   if (hash === written) return;
-  written = hash;
   history.replaceState(history.state, "", location.pathname + location.search + hash);
+  written = location.hash;
   if (parent !== self && location.hostname.endsWith(".hf.space")) {
     parent.postMessage({ queryString: location.search.replace(/^\?/, ""), hash }, "https://huggingface.co");
   }
@@ -41,7 +53,7 @@ function tell(tab) {
 }
 function turnTo(tab) {
   const wanted = button(tab);
-  if (wanted && wanted.getAttribute("aria-selected") !== "true") wanted.click();
+  if (wanted && !chosen(wanted)) wanted.click();
 }
 function follow() {
   if (location.hash === written) return;
@@ -81,18 +93,25 @@ SpecKD.address = {
 if (location.hash) kept.set(open, bare(new URLSearchParams(location.hash.replace(/^#/, ""))));
 globalThis.addEventListener("hashchange", follow);
 document.addEventListener("click", (event) => {
-  const pressed = event.target instanceof Element ? event.target.closest("[role=tab]") : null;
-  const tab = pressed && TABS.find((name) => pressed.id === `tab-${name}-button`);
+  const pressed = event.target instanceof Element ? event.target.closest("[role=tab], .overflow-dropdown button") : null;
+  const tab = pressed && TABS.find((name) => pressed === button(name));
   if (!tab || tab === open) return;
   open = tab;
   show();
-});
-/* Gradio builds its tabs in its own time; an address that leads elsewhere than to the first waits for them. */
+}, true); // before Gradio, which may take the button away
+/* Gradio builds its tabs in its own time, and moves some into a menu once it has measured them: an address that leads
+   elsewhere than to the first insists until its tab is the chosen one. */
 if (open !== FIRST) {
   const waiting = new MutationObserver(() => {
-    if (!button(open)) return;
-    waiting.disconnect();
-    turnTo(open);
+    const wanted = button(open);
+    if (!wanted) return;
+    if (chosen(wanted)) waiting.disconnect();
+    else wanted.click();
   });
-  waiting.observe(document.documentElement, { childList: true, subtree: true });
+  waiting.observe(document.documentElement, {
+    childList: true,
+    subtree: true,
+    attributes: true,
+    attributeFilter: ["class", "aria-selected"],
+  });
 }
