@@ -93,7 +93,9 @@ SpecKD.address = {
 if (location.hash) kept.set(open, bare(new URLSearchParams(location.hash.replace(/^#/, ""))));
 globalThis.addEventListener("hashchange", follow);
 document.addEventListener("click", (event) => {
-  const pressed = event.target instanceof Element ? event.target.closest("[role=tab], .overflow-dropdown button") : null;
+  const pressed = event.target instanceof Element
+    ? event.target.closest("[role=tab], .overflow-dropdown button")
+    : null;
   const tab = pressed && TABS.find((name) => pressed === button(name));
   if (!tab || tab === open) return;
   open = tab;
