@@ -34,5 +34,10 @@ class Step:
     record: speckd.DecodeRecord | None = None
 
     @property
+    def made(self) -> speckd.Trace | speckd.DecodeRecord | None:
+        """What the run was for, once it is there."""
+        return self.trace if self.trace is not None else self.record
+
+    @property
     def is_end(self) -> bool:
         return self.state in ENDS

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from speckd.files import as_json
 from speckd.runs.findings import MAP_FIGURES, PLACEBO, growth_by_arm
 from speckd.runs.plans import Plan, read_plan
 from speckd.runs.statistics import (
@@ -70,7 +71,7 @@ class Study:
                 f"Nothing is held against {str(control)!r:.40}: choose one of {', '.join(STUDY_CONTROLS)}."
             )
         if control not in self._maps:
-            self._maps[control] = to_json(self._map(control))
+            self._maps[control] = as_json(self._map(control))
         return self._maps[control]
 
     def _map(self, control: str) -> Row:
@@ -225,7 +226,7 @@ class Study:
         """All that stands beside the map, as JSON text."""
         done = len({row["cell"] for row in self.rows})
         told = {"stamp": self.stamp, "planned": self.planned(), "done": done, "questions": self.questions()}
-        return to_json({**told, "growth": self.growth(), "masks": self.masks()})
+        return as_json({**told, "growth": self.growth(), "masks": self.masks()})
 
 
 def key_of(row: Mapping[str, Any]) -> str:
@@ -259,10 +260,6 @@ def real(value: Any) -> Any:
 def _mean(values: Sequence[Any]) -> float | None:
     known = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
     return real(sum(known) / len(known)) if known else None
-
-
-def to_json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 _read: dict[Path, Study] = {}

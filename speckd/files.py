@@ -1,5 +1,6 @@
-"""Files that are whole or absent, and numbers as JSON can hold them: it knows neither infinity nor nan."""
+"""Files that are whole or absent, and data as JSON can hold them: it knows neither infinity nor nan."""
 
+import json
 import math
 import os
 import tempfile
@@ -33,6 +34,15 @@ def write_whole(path: str | Path, text: str) -> None:
 def rounded(values: "Tensor") -> list[float | str]:
     """Four significant digits: what a picture can show. JSON has no infinity, so it is written as text."""
     return [float(f"{x:.4g}") if abs(x) != float("inf") else "inf" for x in values.double().tolist()]
+
+
+def as_json(data: Any) -> str:
+    """Plain data as compact JSON text, in its own letters.
+
+    Raises:
+        ValueError: a number is infinite or nan: ``plain`` first.
+    """
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ ones, or a visitor's own sentence in place of the main trace. What comes out is 
 numbers with their kind. A step that says something which is not true of the text is left out.
 """
 
-import json
 from typing import Any
 
 from app.lessons import final
@@ -21,7 +20,7 @@ __all__ = [
     "DEFAULT_KNOBS", "ENGLISH", "IDS", "LANES", "MAIN_TRACE", "POINTS", "Lesson", "Step", "best", "codes",
     "decoding_facts", "fill",
     "final", "glossary", "glossary_for_page", "lessons", "overview", "read_language", "read_lesson", "run_facts",
-    "scene_of", "shown_material", "term_for", "to_json", "trace_facts",
+    "scene_of", "shown_material", "term_for", "trace_facts",
 ]  # fmt: skip
 
 
@@ -47,7 +46,3 @@ def shown_material() -> tuple[set[str], set[str], set[str]]:
     traces = {state["trace"] for state in states if "trace" in state} | set(final.TRACES) | {"hot", "cool"}
     runs = {state["run"] for state in states if "run" in state} | set(final.RUNS)
     return traces, runs, {state["decoding"] for state in states if "decoding" in state}
-
-
-def to_json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -18,6 +18,7 @@ from app.panels import Panel
 from app.settings import Settings
 from app.site import plotly
 from app.site.answers import QUESTIONS, answers
+from speckd.files import as_json
 from speckd.html import as_script_data
 
 HERE = Path(__file__).parent
@@ -132,13 +133,9 @@ def _data(made: list[Tab]) -> Iterator[tuple[str, str]]:
             name = re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")[:40]
             path = f"data/{tab.name}/{function}-{number}-{name}.json"
             index.setdefault(function, {})[key] = path
-            yield path, _json(answer)
+            yield path, as_json(answer)
         options = {**tab.panel.mounted_with, "plotly": "plotly.js"}
-        yield f"data/{tab.name}.json", _json({"value": tab.panel.initial, "options": options, "answers": index})
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        yield f"data/{tab.name}.json", as_json({"value": tab.panel.initial, "options": options, "answers": index})
 
 
 def _index(made: list[Tab], space: str, repository: str) -> str:
@@ -170,4 +167,4 @@ def _worker(files: dict[str, bytes], first: Tab) -> str:
     core = [*CORE, f"data/{first.name}.json"]
     rest = sorted((name for name in files if name not in (*core, *hidden)), key=lambda name: len(files[name]))
     told = {"version": digest.hexdigest()[:16], "core": core, "rest": rest}
-    return f"globalThis.speckdSite = {_json(told)};\n" + (HERE / "worker.js").read_text(encoding="utf-8")
+    return f"globalThis.speckdSite = {as_json(told)};\n" + (HERE / "worker.js").read_text(encoding="utf-8")

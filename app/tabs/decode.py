@@ -1,9 +1,8 @@
 """Decode: one text, round by round. The picture lives in the browser; here a request becomes a record, or a file."""
 
 import csv
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ from app.engine import Engine
 from app.grids import QUANTITIES, as_rows, grids
 from app.panels import Decoder
 from app.recorded import recorded_decodings
-from app.sessions import LONGEST_ID, Shelf, Stops
-from app.settings import Settings, place_line
-from app.tabs.inspect import EXAMPLES, STUDENTS
+from app.sessions import Shelf
+from app.settings import Settings
+from app.steps import Step
+from app.tabs.asking import Asking, on_run, options, served
 from speckd.decoding.facts import facts
+from speckd.files import as_json
 from speckd.html import decoding_to_html
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,7 @@ def as_result(record: speckd.DecodeRecord, key: str, recorded: bool = False) -> 
     """What the page needs to show a record, as JSON texts: gradio would wrap every number of a dictionary."""
     data = record.to_dict()
     del data["continuations"], data["prompt_ids"]  # the picture draws neither
-    return {"id": key, "recorded": recorded, "record": as_text(data), "facts": as_text(facts(record))}
-
-
-def as_text(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return {"id": key, "recorded": recorded, "record": as_json(data), "facts": as_json(facts(record))}
 
 
 def read_record(text: Any, max_bytes: int) -> speckd.DecodeRecord:
@@ -69,6 +66,18 @@ def export(record: speckd.DecodeRecord, kind: str) -> str:
     raise ValueError(f"A record can't be kept as {kind!r:.20}: choose json or html.")
 
 
+def new_rounds() -> Callable[[Step], dict[str, Any]]:
+    """Of the steps of one run: the rounds that the page has not been told yet, and the place of the first."""
+    told = 0
+
+    def more(step: Step) -> dict[str, Any]:
+        nonlocal told
+        first, told = told, len(step.rounds)
+        return {"from": first, "rounds": as_json(list(step.rounds[first:told]))}
+
+    return more
+
+
 def tables(folder: Path = TABLES) -> dict[str, str]:
     """What the four papers' tables hold, as far as they are here, as JSON texts by name: two grids, two lists."""
     told: dict[str, str] = {}
@@ -79,7 +88,7 @@ def tables(folder: Path = TABLES) -> dict[str, str]:
             if not rows:
                 continue
             made = {"grids": grids(name, rows)} if name in QUANTITIES else as_rows(rows)
-            told[name] = as_text({**made, "command": rows[0]["command"]})
+            told[name] = as_json({**made, "command": rows[0]["command"]})
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError) as error:
@@ -89,106 +98,39 @@ def tables(folder: Path = TABLES) -> dict[str, str]:
 
 def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     """Put the tab into the page that is being built."""
-    # Long: a tab is one closure over what its functions share; each of them is short.
-    stops = Stops()
-    shipped = {one.name: one for one in recorded_decodings()}
-    results = {one.name: as_result(one.record, f"recorded:{one.name}", recorded=True) for one in shipped.values()}
-    shelf: Shelf[speckd.DecodeRecord] = Shelf(settings.kept_traces, settings.max_idle_seconds)
+    # Long: half of it is the words of the function that programs call.
+    recorded = recorded_decodings()
+    asking = Asking(
+        engine,
+        Shelf[speckd.DecodeRecord](settings.kept_traces, settings.max_idle_seconds),
+        as_result,
+        {one.name: one.record for one in recorded},
+        no_such="There is no such recorded decoding.",
+        gone="The server no longer keeps this decoding: run it again, then keep it.",
+    )
 
     def answer(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
         """A decoding asked for by the page, told round by round."""
-        data = event._data if isinstance(event._data, dict) else {}
-        run = str(data.get("run", ""))[:LONGEST_ID]
-        session = request.session_hash or ""
-        try:
-            asked = DecodeRequest.read(data.get("request") or {}, settings)
-        except ValueError as error:
-            yield {"run": run, "state": "failed", "text": str(error)}
-            return
-        stop = stops.begin(run, session)
-        told_rounds = 0
-        try:
-            for step in engine.run(asked, stop):
-                new = list(step.rounds[told_rounds:])
-                told: dict[str, Any] = {
-                    "run": run,
-                    "state": step.state,
-                    "text": step.text,
-                    "share": step.share,
-                    "from": told_rounds,
-                    "rounds": as_text(new),
-                }
-                told_rounds += len(new)
-                if step.record is not None:
-                    told["result"] = as_result(step.record, shelf.put(step.record, session))
-                yield told
-        finally:
-            stop.set()
-            stops.end(run, stop)
+        read = lambda data: DecodeRequest.read(data.get("request") or {}, settings)  # noqa: E731
+        yield from asking.answer(event, request, read, new_rounds())
 
-    # Called from the page's script. They pass by the queue, so Stop is heard while a run is under way.
-
-    def stop(run: Any) -> bool:
-        return stops.stop(str(run)[:LONGEST_ID])
-
-    def status(_: Any = None) -> dict[str, Any]:
-        step = engine.status()
-        return {"state": step.state, "text": step.text, "share": step.share}
-
-    def recorded_result(name: Any) -> dict[str, Any]:
-        return results.get(str(name), {"error": "There is no such recorded decoding."})
-
-    def find(key: str) -> speckd.DecodeRecord | None:
-        if key.startswith("recorded:"):
-            one = shipped.get(key.removeprefix("recorded:"))
-            return one.record if one else None
-        return shelf.get(key[:LONGEST_ID])
-
-    def export_record(asked: Any) -> dict[str, Any]:
-        try:
-            record = find(str(asked["id"]))
-            if record is None:
-                return {"error": "The server no longer keeps this decoding: run it again, then keep it."}
-            return {"text": export(record, asked["kind"])}
-        except (KeyError, TypeError, AttributeError):
-            return {"error": "This is not something that can be kept."}
-        except ValueError as error:
-            return {"error": str(error)}
-
-    def open_record(text: Any) -> dict[str, Any]:
-        try:
-            record = read_record(text, settings.max_trace_bytes)
-            return as_result(record, shelf.put(record))
-        except ValueError as error:
-            return {"error": str(error)}
-
-    def papers(_: Any = None) -> dict[str, Any]:
-        return tables()
-
-    stop.__name__, status.__name__ = "stop", "status"
-    recorded_result.__name__, export_record.__name__ = "recorded", "export"
-
-    first = next(iter(results.values()), None)
+    shared = options(settings)
     panel = Decoder(
-        {"result": first} if first else {},
+        {"result": asking.recorded(recorded[0].name)} if recorded else {},
         options={
-            "limits": {
-                "prompt": settings.max_prompt_characters,
-                "tokens": settings.max_new_tokens,
-                "bytes": settings.max_trace_bytes,
-            },
-            "own_models": settings.own_models,
-            "pairs": [{"teacher": p.teacher, "student": p.student, "label": p.label} for p in settings.pairs],
-            "place": place_line(settings),
-            "students": STUDENTS,
+            **shared,
             "defaults": DEFAULTS,
-            "examples": list(EXAMPLES),
-            "recorded": [
-                {"name": one.name, "label": one.label, "config": one.record.config} for one in shipped.values()
-            ],
+            "recorded": [{"name": one.name, "label": one.label, "config": one.record.config} for one in recorded],
             "papers": bool(tables()),
         },
-        server_functions=[stop, status, recorded_result, export_record, open_record, papers],
+        server_functions=served(
+            stop=asking.stop,
+            status=asking.status,
+            recorded=asking.recorded,
+            export=lambda asked: asking.export(asked, lambda record, how: export(record, how["kind"])),
+            open_record=lambda text: asking.open(text, lambda given: read_record(given, settings.max_trace_bytes)),
+            papers=lambda _: tables(),
+        ),
         elem_id="decoder",
     )
 
@@ -237,19 +179,6 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             raise gr.Error(str(error), print_exception=False) from None
         return record.to_dict()
 
-    # No limit of gradio's: its queue says nothing to those who wait. The engine's line does, and says when it is full.
-    panel.run(
-        answer,
-        outputs=[panel],
-        show_progress="hidden",
-        api_visibility="private",
-        trigger_mode="multiple",
-        concurrency_limit=None,
-    )
+    on_run(panel, answer, limit=None)
     gr.api(decode, api_name="decode", concurrency_limit=None)
-
-    def leave(request: gr.Request) -> None:
-        stops.leave(request.session_hash or "")
-        shelf.leave(request.session_hash or "")
-
-    page.unload(leave)
+    page.unload(asking.leave)

@@ -1,6 +1,5 @@
 """Distill: a short training that a visitor starts, watches and takes home. The work is in app/training.py."""
 
-import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,9 @@ from app.recorded import recorded_runs
 from app.requests import DEFAULTS, GATES, RESPONSES, TrainingRequest
 from app.sessions import LONGEST_ID
 from app.settings import Settings
+from app.tabs.asking import on_run, served
 from app.training import Trainings, Update
+from speckd.files import as_json
 from speckd.gates import TITLES
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,9 @@ def as_value(run: str, update: Update) -> dict[str, Any]:
         "share": update.share,
         "seconds_left": update.seconds_left,
         "from": update.first,
-        "events": as_text(update.events),
+        "events": as_json(list(update.events)),
         "field": field_of(update.text) if update.state == "failed" else None,
     }
-
-
-def as_text(events: Any) -> str:
-    return json.dumps(list(events), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
@@ -68,7 +65,7 @@ def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
     def events_from(asked: Any) -> dict[str, Any]:
         try:
             first = int(asked["from"])
-            return {"events": as_text(trainings.events(str(asked["run"])[:LONGEST_ID], first)), "from": first}
+            return {"events": as_json(trainings.events(str(asked["run"])[:LONGEST_ID], first)), "from": first}
         except (KeyError, TypeError, ValueError):
             return {"events": "[]", "from": 0}
 
@@ -76,7 +73,7 @@ def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
         run = recorded.get(str(name))
         if run is None:
             return {"error": "There is no such recorded run."}
-        return {"label": run.label, "events": as_text(run.events)}
+        return {"label": run.label, "events": as_json(run.events)}
 
     def status(_: Any = None) -> dict[str, Any]:
         return trainings.status()
@@ -91,11 +88,9 @@ def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
         except ValueError as error:
             return {"error": str(error)}
 
-    stop.__name__, events_from.__name__, recorded_run.__name__ = "stop", "log", "recorded"
-
     first = next(iter(recorded.values()), None)
     panel = Distiller(
-        {"recorded": {"label": first.label, "events": as_text(first.events)}} if first else {},
+        {"recorded": {"label": first.label, "events": as_json(first.events)}} if first else {},
         options={
             "limits": {
                 "steps": settings.max_training_steps,
@@ -110,7 +105,7 @@ def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
             "defaults": DEFAULTS,
             "own_models": settings.own_models,
         },
-        server_functions=[stop, events_from, recorded_run, status, keep],
+        server_functions=served(stop=stop, log=events_from, recorded=recorded_run, status=status, keep=keep),
         elem_id="distiller",
     )
 
@@ -163,14 +158,7 @@ def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
                 raise gr.Error(update.text, print_exception=False)
             yield {"state": update.state, "text": update.text, "events": list(update.events)}
 
-    panel.run(
-        train,
-        outputs=[panel],
-        show_progress="hidden",
-        api_visibility="private",
-        trigger_mode="multiple",
-        concurrency_limit=settings.max_waiting,
-    )
+    on_run(panel, train, limit=settings.max_waiting)
     gr.api(distill, api_name="distill", concurrency_limit=settings.max_waiting)
 
     def leave(request: gr.Request) -> None:

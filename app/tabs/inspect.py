@@ -11,30 +11,17 @@ import gradio as gr
 
 import speckd
 from app import figures
-from app.checks import field_of
 from app.engine import Engine
 from app.panels import Inspector
 from app.recorded import recorded_traces
 from app.requests import Question, read_gate
-from app.sessions import LONGEST_ID, Shelf, Stops
-from app.settings import Settings, place_line
+from app.sessions import Shelf
+from app.settings import Settings
+from app.tabs.asking import Asking, on_run, options, served
+from speckd.files import as_json
 from speckd.html import N_DRAWS, to_html
 
 log = logging.getLogger(__name__)
-
-STUDENTS = {
-    "healed": "healed: six layers, distilled",
-    "young": "young: a few minutes of healing",
-    "raw": "raw: six layers, not healed",
-}
-EXAMPLES = (
-    "Why is the sky blue?",
-    "Explain what a black hole is to a child.",
-    "Write a short poem about the sea.",
-    "Name the planets of the solar system.",
-    "How do I make pancakes?",
-    "What is 17 + 25? Show the steps.",
-)
 
 
 def as_result(trace: speckd.Trace, key: str, recorded: bool = False) -> dict[str, Any]:
@@ -44,7 +31,7 @@ def as_result(trace: speckd.Trace, key: str, recorded: bool = False) -> dict[str
     return {
         "id": key,
         "recorded": recorded,
-        "trace": json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
+        "trace": as_json(data),
         "figure": figures.lanes(data).to_json(),
     }
 
@@ -93,108 +80,41 @@ def export(trace: speckd.Trace, kind: str, knobs: Mapping[str, Any], pin: int | 
 
 def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     """Put the tab into the page that is being built."""
-    # Long: a tab is one closure over what its functions share; each of them is short.
-    stops = Stops()
+    # Long: half of it is the words of the function that programs call.
     recorded = recorded_traces()
-    shipped = {one.name: one for one in recorded}
-    results = {one.name: as_result(one.trace, f"recorded:{one.name}", recorded=True) for one in recorded[:1]}
-    shelf: Shelf[speckd.Trace] = Shelf(settings.kept_traces, settings.max_idle_seconds)
+    asking = Asking(
+        engine,
+        Shelf[speckd.Trace](settings.kept_traces, settings.max_idle_seconds),
+        as_result,
+        {one.name: one.trace for one in recorded},
+        no_such="There is no such recorded answer.",
+        gone="The server no longer keeps this answer: run the question again, then keep it.",
+    )
 
     def answer(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
         """A question from the page, answered step by step."""
-        data = event._data if isinstance(event._data, dict) else {}
-        run = str(data.get("run", ""))[:LONGEST_ID]
-        session = request.session_hash or ""
-        try:
-            question = Question.read(data.get("question") or {}, settings)
-        except ValueError as error:
-            yield {"run": run, "state": "failed", "text": str(error), "field": field_of(str(error))}
-            return
-        stop = stops.begin(run, session)
-        try:
-            for step in engine.run(question, stop):
-                told: dict[str, Any] = {
-                    "run": run,
-                    "state": step.state,
-                    "text": step.text,
-                    "share": step.share,
-                    "partial": step.partial,
-                }
-                if step.trace is not None:
-                    told["result"] = as_result(step.trace, shelf.put(step.trace, session))
-                yield told
-        finally:
-            stop.set()
-            stops.end(run, stop)
+        read = lambda data: Question.read(data.get("question") or {}, settings)  # noqa: E731
+        yield from asking.answer(event, request, read, lambda step: {"partial": step.partial})
 
-    # Called from the page's script. They pass by the queue, so Stop is heard while a run is under way.
+    def write(trace: speckd.Trace, asked: Mapping[str, Any]) -> str:
+        pin = asked.get("pin")
+        return export(trace, asked["kind"], asked.get("knobs") or {}, pin if isinstance(pin, int) else None)
 
-    def stop(run: Any) -> bool:
-        return stops.stop(str(run)[:LONGEST_ID])
-
-    def status(_: Any = None) -> dict[str, Any]:
-        step = engine.status()
-        return {"state": step.state, "text": step.text, "share": step.share}
-
-    def recorded_result(name: Any) -> dict[str, Any]:
-        one = shipped.get(str(name))
-        if one is None:
-            return {"error": "There is no such recorded answer."}
-        if one.name not in results:
-            results[one.name] = as_result(one.trace, f"recorded:{one.name}", recorded=True)
-        return results[one.name]
-
-    def find(key: str) -> speckd.Trace | None:
-        if key.startswith("recorded:"):
-            one = shipped.get(key.removeprefix("recorded:"))
-            return one.trace if one else None
-        return shelf.get(key[:LONGEST_ID])
-
-    def export_trace(asked: Any) -> dict[str, Any]:
-        try:
-            trace = find(str(asked["id"]))
-            if trace is None:
-                return {"error": "The server no longer keeps this answer: run the question again, then keep it."}
-            pin = asked.get("pin")
-            return {
-                "text": export(trace, asked["kind"], asked.get("knobs") or {}, pin if isinstance(pin, int) else None)
-            }
-        except (KeyError, TypeError, AttributeError):
-            return {"error": "This is not something that can be kept."}
-        except ValueError as error:
-            return {"error": str(error)}
-        except OSError as error:
-            return {"error": f"The server can write no file ({error.strerror}): keep the picture, or try again later."}
-
-    def open_trace(text: Any) -> dict[str, Any]:
-        try:
-            trace = read_trace(text, settings.max_trace_bytes)
-            return as_result(trace, shelf.put(trace))
-        except ValueError as error:
-            return {"error": str(error)}
-
-    stop.__name__, status.__name__ = "stop", "status"
-    recorded_result.__name__, export_trace.__name__ = "recorded", "export"
-
+    shared = options(settings)
     panel = Inspector(
-        {"result": results[recorded[0].name]} if recorded else {},
+        {"result": asking.recorded(recorded[0].name)} if recorded else {},
         options={
-            "limits": {
-                "prompt": settings.max_prompt_characters,
-                "response": settings.max_response_characters,
-                "tokens": settings.max_new_tokens,
-                "bytes": settings.max_trace_bytes,
-            },
-            "own_models": settings.own_models,
-            "pairs": [
-                {"teacher": pair.teacher, "student": pair.student, "label": pair.label} for pair in settings.pairs
-            ],
-            "place": place_line(settings),
-            "students": STUDENTS,
-            "examples": list(EXAMPLES),
+            **shared,
+            "limits": {**shared["limits"], "response": settings.max_response_characters},
             "recorded": [{"name": one.name, "label": one.label, "config": one.trace.config} for one in recorded],
         },
-        server_functions=[stop, status, recorded_result, export_trace, open_trace],
+        server_functions=served(
+            stop=asking.stop,
+            status=asking.status,
+            recorded=asking.recorded,
+            export=lambda asked: asking.export(asked, write),
+            open_trace=lambda text: asking.open(text, lambda given: read_trace(given, settings.max_trace_bytes)),
+        ),
         elem_id="inspector",
     )
 
@@ -251,22 +171,9 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
         }  # fmt: skip
         return {**trace.to_dict(), "gate": summary}
 
-    # No limit of gradio's: its queue says nothing to those who wait. The engine's line does, and says when it is full.
-    panel.run(
-        answer,
-        outputs=[panel],
-        show_progress="hidden",
-        api_visibility="private",
-        trigger_mode="multiple",
-        concurrency_limit=None,
-    )
+    on_run(panel, answer, limit=None)
     gr.api(inspect, api_name="inspect", concurrency_limit=None)
-
-    def leave(request: gr.Request) -> None:
-        stops.leave(request.session_hash or "")
-        shelf.leave(request.session_hash or "")
-
-    page.unload(leave)
+    page.unload(asking.leave)
 
 
 def _finite(value: float) -> float | str:

@@ -12,11 +12,13 @@ from app.engine import Engine
 from app.lessons.facts import TraceFacts
 from app.panels import Learner
 from app.requests import Question
-from app.sessions import LONGEST_ID, Shelf, Stops
+from app.sessions import LONGEST_ID, Shelf
 from app.settings import Settings
 from app.study import study
+from app.tabs.asking import Asking, on_run, served
 from app.tabs.decode import as_result as record_result
 from app.tabs.inspect import as_result
+from speckd.files import as_json
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +45,14 @@ class Library:
         if name == lessons.final.ID:  # ten cases, drawn anew: the number names the draw
             drawn = _entry(asked, "draw")
             number = drawn % lessons.final.N_DRAWS if isinstance(drawn, int) else 0
-            return {"lesson": lessons.to_json(lessons.final.draw(number, facts, language))}
+            return {"lesson": as_json(lessons.final.draw(number, facts, language))}
         lesson = next((one for one in lessons.lessons(language) if one.id == name), None)
         if lesson is None:
             return {"error": "There is no such lesson."}
         if facts is not None:
-            return {"lesson": lessons.to_json(lessons.fill(lesson, facts, language))}
+            return {"lesson": as_json(lessons.fill(lesson, facts, language))}
         key = f"lesson/{language.code}/{name}"
-        return self._once(key, lambda: {"lesson": lessons.to_json(lessons.fill(lesson, None, language))})
+        return self._once(key, lambda: {"lesson": as_json(lessons.fill(lesson, None, language))})
 
     def material(self, asked: Any) -> dict[str, Any]:
         """What a step shows: a trace with its figure, a run's events, a decoding with its facts, or the map's cells
@@ -65,7 +67,7 @@ class Library:
             if trace and trace in shown:
                 return self._once(f"trace/{trace}", lambda: as_result(lessons.trace_facts(trace).trace, "", True))
             if run and run in played:
-                return self._once(f"run/{run}", lambda: {"events": lessons.to_json(lessons.run_facts(run).events)})
+                return self._once(f"run/{run}", lambda: {"events": as_json(lessons.run_facts(run).events)})
             if decoding and decoding in decoded:
                 make = lambda: record_result(lessons.decoding_facts(decoding).record, "", True)  # noqa: E731
                 return self._once(f"decoding/{decoding}", make)
@@ -98,46 +100,13 @@ def own_question(prompt: Any, settings: Settings) -> Question:
 
 def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     """Put the tab into the page that is being built."""
-    # Long: a tab is one closure over what its functions share; each of them is short.
-    stops = Stops()
     shelf: Shelf[speckd.Trace] = Shelf(settings.kept_traces)
     library = Library(shelf)
+    asking = Asking(engine, shelf, as_result)
 
     def answer(event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
         """A visitor's own sentence, step by step; at the end its trace."""
-        data = event._data if isinstance(event._data, dict) else {}
-        run = str(data.get("run", ""))[:LONGEST_ID]
-        session = request.session_hash or ""
-        try:
-            question = own_question(data.get("prompt"), settings)
-        except ValueError as error:
-            yield {"run": run, "state": "failed", "text": str(error)}
-            return
-        stop_event = stops.begin(run, session)
-        try:
-            for step in engine.run(question, stop_event):
-                told: dict[str, Any] = {"run": run, "state": step.state, "text": step.text, "share": step.share}
-                if step.trace is not None:
-                    told["result"] = as_result(step.trace, shelf.put(step.trace, session))
-                yield told
-        finally:
-            stop_event.set()
-            stops.end(run, stop_event)
-
-    # Called from the page's script. They pass by the queue, so Stop is heard while a run is under way.
-
-    def lesson(asked: Any) -> dict[str, Any]:
-        return library.lesson(asked)
-
-    def material(asked: Any) -> dict[str, Any]:
-        return library.material(asked)
-
-    def status(_: Any = None) -> dict[str, Any]:
-        step = engine.status()
-        return {"state": step.state, "text": step.text, "share": step.share}
-
-    def stop(run: Any) -> bool:
-        return stops.stop(str(run)[:LONGEST_ID])
+        yield from asking.answer(event, request, lambda data: own_question(data.get("prompt"), settings))
 
     panel = Learner(
         {},
@@ -154,20 +123,10 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             ],
             "prompt_limit": settings.max_prompt_characters,
         },
-        server_functions=[lesson, material, status, stop],
+        server_functions=served(
+            lesson=library.lesson, material=library.material, status=asking.status, stop=asking.stop
+        ),
         elem_id="learner",
     )
-    panel.run(
-        answer,
-        outputs=[panel],
-        show_progress="hidden",
-        api_visibility="private",
-        trigger_mode="multiple",
-        concurrency_limit=settings.max_waiting,
-    )
-
-    def leave(request: gr.Request) -> None:
-        stops.leave(request.session_hash or "")
-        shelf.leave(request.session_hash or "")
-
-    page.unload(leave)
+    on_run(panel, answer, limit=settings.max_waiting)
+    page.unload(asking.leave)

@@ -6,7 +6,8 @@ from typing import Any
 from app.panels import Mapper
 from app.requests import GATES, PACKAGED_STUDENTS
 from app.settings import Settings
-from app.study import study, to_json
+from app.study import study
+from speckd.files import as_json
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def build(settings: Settings) -> None:
     def cell(asked: Any) -> dict[str, Any]:
         try:
             key, control = (asked.get(name) if isinstance(asked, dict) else None for name in ("key", "control"))
-            return {"cell": to_json(study().cell(key, control))}
+            return {"cell": as_json(study().cell(key, control))}
         except ValueError as error:
             return {"error": str(error)}
 

@@ -6,13 +6,13 @@ Text reaches the page as data inside a JSON script block, never as markup.
 """
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from speckd import words
+from speckd.files import as_json
 
 SCRIPTS = (
     "words.js", "format.js", "text.js", "dom.js", "gate.js", "picture.js", "strip.js", "lists.js", "arithmetic.js",
@@ -46,7 +46,7 @@ def script(table: Mapping[str, Any] | None = None, names: Sequence[str] = SCRIPT
 
 def as_script_data(value: Any) -> str:
     """JSON that may stand inside a <script> element: no text in it can close the element or open a comment."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = as_json(value)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from speckd._version import __version__
-from speckd.files import plain, rounded, write_whole
+from speckd.files import as_json, plain, rounded, write_whole
 from speckd.pairs import Pair
 from speckd.trace import Trace
 
@@ -130,7 +130,7 @@ class Recorder:
         if not self.started:
             return
         data = {"kind": "run", "speckd": __version__, "events": self.events}
-        write_whole(path, json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
+        write_whole(path, as_json(data) + "\n")
 
 
 def _for_a_strip(trace: Trace, divergence: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from app import lessons
 from app.lessons import exercises, final
 from app.lessons.facts import TraceFacts
 from app.lessons.text import plain, walk
+from speckd.files import as_json
 from tests.app import raw, synthetic
 
 
@@ -78,7 +79,7 @@ def test_each_case_says_why_shows_it_and_where_to_read_again() -> None:
     steps = {lesson.id: len(lesson.steps) for lesson in lessons.lessons()}
     kinds = set()
     for number in range(8):
-        drawn = json.loads(lessons.to_json(final.draw(number)))
+        drawn = json.loads(as_json(final.draw(number)))
         outcome = drawn["steps"][-1]["body"][0]
         assert outcome["tag"] == "outcome" and [case["id"] for case in outcome["cases"]] == [
             task["id"] for task in tasks(drawn)

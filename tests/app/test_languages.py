@@ -12,6 +12,7 @@ from app import lessons
 from app.lessons.languages import ENGLISH, best, codes, read_language
 from app.lessons.reading import translate
 from app.lessons.text import plain, walk
+from speckd.files import as_json
 
 OTHERS = [read_language(code) for code in codes() if code != "en"]
 APP = Path(lessons.__file__).parents[1]
@@ -75,7 +76,7 @@ def test_a_translation_has_the_bones_of_the_english_lesson(language: Any, i: int
 def test_a_translation_fills_with_the_same_numbers_and_answers(language: Any) -> None:
     for one in lessons.lessons():
         other = next(lesson for lesson in lessons.lessons(language) if lesson.id == one.id)
-        english, told = lessons.fill(one), json.loads(lessons.to_json(lessons.fill(other, None, language)))
+        english, told = lessons.fill(one), json.loads(as_json(lessons.fill(other, None, language)))
         for mine, theirs in zip(english["steps"], told["steps"], strict=True):
             assert "left_out" not in theirs and mine["state"] == theirs["state"]
             numbers = [

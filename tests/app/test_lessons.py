@@ -20,6 +20,7 @@ from app.lessons.values import KINDS, Unmet
 from app.sessions import Shelf
 from app.settings import settings_for
 from app.tabs import learn
+from speckd.files import as_json
 from tests.app import raw, synthetic
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -324,7 +325,7 @@ def test_a_token_of_the_text_is_named_with_its_number() -> None:
 
 @pytest.mark.parametrize("lesson", ALL)
 def test_a_filled_lesson_is_plain_data_without_a_gap(lesson: lessons.Lesson) -> None:
-    page = json.loads(lessons.to_json(lessons.fill(lesson)))
+    page = json.loads(as_json(lessons.fill(lesson)))
     ids = [node["id"] for node in walk(page) if node.get("tag") == "exercise"]
     assert len(ids) == len(set(ids)) == lesson.n_exercises, "no step may be left out for want of its run"
     for node in walk(page):
@@ -346,7 +347,7 @@ def test_a_filled_lesson_is_plain_data_without_a_gap(lesson: lessons.Lesson) -> 
 def test_lessons_fill_for_any_sentence(tokens: list[str] | None, n: int) -> None:
     own = TraceFacts(speckd.Trace.from_dict(synthetic.trace(n, seed=n, tokens=tokens)))
     for lesson in lessons.lessons():
-        page = json.loads(lessons.to_json(lessons.fill(lesson, own)))
+        page = json.loads(as_json(lessons.fill(lesson, own)))
         assert len(page["steps"]) == len(lesson.steps)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app import lessons
+from speckd.files import as_json
 from tests.e2e.test_access import findings, looks
 
 pytestmark = pytest.mark.browser
@@ -287,7 +288,7 @@ def test_a_sentence_of_ones_own_refills_the_lesson(learn: Callable[..., Any]) ->
     own = lessons.trace_facts("young")  # what the engine of straw answers with
     tar = written(page, own.tar({"gate": "topk", "k": 5}), "share")
     assert tar in page.locator(".sk-learn-number").all_inner_texts()
-    filled = json.loads(lessons.to_json(lessons.fill(next(o for o in lessons.lessons() if o.id == "gate"), own)))
+    filled = json.loads(as_json(lessons.fill(next(o for o in lessons.lessons() if o.id == "gate"), own)))
     task = next(node for node in filled["steps"][2]["body"] if node["tag"] == "exercise")
     page.locator(".sk-learn-options input").nth(task["right"][0]).check()
     page.locator(".sk-learn-check").click()
