@@ -46,7 +46,7 @@ test: setup $(DEV) browser ## set up, then run every test (unit, packaged models
 	@$(PYTEST) $(ARGS)
 
 test-quick: $(DEV) ## the tests that need neither a browser nor the packaged models
-	@$(PYTEST) -m "not browser and not packaged and not slow and not long" $(ARGS)
+	@$(PYTEST) --dist worksteal -m "not browser and not packaged and not slow and not long" $(ARGS)
 
 test-long: setup $(DEV) browser ## before a release: the exhaustive tests that `make test` takes a sample of
 	@$(PYTEST) -m long $(ARGS)
@@ -57,12 +57,12 @@ coverage: setup $(DEV) browser ## `make test`, and the lines and branches that n
 check: $(DEV) ## linter, formatter and types of Python and of the page's scripts; known vulnerabilities, secrets
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
 	@$(DENO) fmt --quiet --check
 	@$(DENO) lint --quiet
 	@$(DENO) check --quiet speckd/html app/panels app/site
+	@$(PY) tests/hygiene.py secrets & \
+	  $(PY) -m mypy; types=$$?; wait $$! && exit $$types # one core each
 	@$(PY) -m mypy app.py # by itself: mypy cannot tell it from the package app in one run
-	@$(PY) tests/hygiene.py secrets
 	@$(PY) tests/hygiene.py audit # says so, and is no failure, where no vulnerability service can be reached
 
 dist: $(DEV) ## a wheel of the library with its students, and the API reference on one page, in dist/
