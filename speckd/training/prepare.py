@@ -61,7 +61,7 @@ def prepare_student(
     Returns:
         The pair, with a student that trains (a PeftModel, or the model itself).
     Raises:
-        ValueError: a rank below 1, or ``full`` for a student that is an adapter.
+        ValueError: a rank below 1, ``full`` for a student that is an adapter, or an adapter that cannot train.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -75,6 +75,14 @@ def prepare_student(
         for parameter in student.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        if not any(parameter.requires_grad for parameter in student.parameters()):
+            kinds = sorted(
+                {str(getattr(one.peft_type, "value", one.peft_type)) for one in student.peft_config.values()}
+            )
+            raise ValueError(
+                f"The student's adapter is of the kind {', '.join(kinds)}, and PEFT trains none of its weights once "
+                "it is loaded: choose another kind, such as LoRA, or merge it and train in full."
+            )
         return pair
     if full:
         student.float().requires_grad_(True)

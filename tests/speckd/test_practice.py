@@ -86,6 +86,17 @@ def test_an_adapter_of_any_kind_goes_on_training(kind: str, folders: tuple[str, 
     assert any(not torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_an_adapter_of_which_nothing_trains_is_refused_by_its_name(folders: tuple[str, str], tmp_path: Path) -> None:
+    import peft
+
+    settings = peft.AdaptionPromptConfig(adapter_len=4, adapter_layers=1, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folders[1]), settings)
+    model.save_pretrained(tmp_path / "adapter")
+    pair = speckd.load_pair(folders[0], str(tmp_path / "adapter"), device="cpu")
+    with pytest.raises(ValueError, match="of the kind ADAPTION_PROMPT, and PEFT trains none"):
+        prepare_student(pair)
+
+
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss"])
 def test_the_routers_auxiliary_loss_enters_as_transformers_computes_it(family: str) -> None:
     from speckd.data import collate
