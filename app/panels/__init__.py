@@ -23,7 +23,7 @@ from speckd import words
 
 HERE = Path(__file__).parent
 PARTS = (
-    "hands", "address", "students", "menu", "run", "form", "plot", "lanes-figure", "lanes",
+    "hands", "address", "students", "menu", "run", "form", "ask", "pair", "files", "plot", "lanes-figure", "lanes",
     "opening", "png", "card", "race-card", "recording", "race", "heatmap", "probe",
 )  # fmt: skip
 PAGES = {

@@ -59,12 +59,8 @@ SpecKD.createForm = function (table) {
 
 /* The drawer of settings: a heading, a close button, the fields. The button that opens it says whether it is open. */
 SpecKD.createDrawer = function ({ id, button, note, focus }, ...fields) {
-  const { el, icon } = SpecKD;
-  const close = el(
-    "button",
-    { type: "button", class: "sk-button sk-quiet sk-icon-button", "aria-label": "Close settings" },
-    icon("M4 4l8 8M12 4l-8 8"),
-  );
+  const { el } = SpecKD;
+  const close = SpecKD.iconButton({ "aria-label": "Close settings" }, "M4 4l8 8M12 4l-8 8");
   const panel = el(
     "aside",
     { class: "sk-drawer", id, "aria-label": "Settings", hidden: true },

@@ -52,6 +52,9 @@ SpecKD.popup = function (button, kind) {
   };
 };
 
+SpecKD.iconButton = (about, path) =>
+  SpecKD.el("button", { type: "button", class: "sk-button sk-quiet sk-icon-button", ...about }, SpecKD.icon(path));
+
 /* A small "?" beside a term: it leads to the lesson about it. */
 SpecKD.lesson = function (id, about) {
   const link = SpecKD.el("a", {
@@ -115,6 +118,11 @@ SpecKD.revealButton = function (text, box, onShow = () => {}) {
   return button;
 };
 
+/* The address as it stands, for others. */
+SpecKD.copyLink = function (say, done = SpecKD.tr("The link is copied.")) {
+  SpecKD.address.flush();
+  return SpecKD.copyText(say, location.href, done, SpecKD.tr("the link is in the address bar."));
+};
 SpecKD.copyText = async function (say, text, done, otherwise) {
   try {
     await navigator.clipboard.writeText(text);

@@ -24,6 +24,16 @@ SpecKD.createStatus = function ({ text, box = text, spoken = null, bar }) {
   };
 };
 
+/* The status as a line of the page's foot; the bar stands where the page wants it. */
+SpecKD.createStatusLine = function (kind = "") {
+  const { el } = SpecKD;
+  const text = el("span", { class: "sk-status-text" });
+  const spoken = el("span", { class: "sk-hidden", role: "status" });
+  const element = el("div", { class: "sk-status" }, text, spoken);
+  const bar = SpecKD.progressBar(kind);
+  return { element, bar, say: SpecKD.createStatus({ text, box: element, spoken, bar }) };
+};
+
 const freshId = () =>
   Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -78,6 +88,14 @@ SpecKD.createAsking = function (
     /* The job that an update speaks of; null for the last words of one that nobody waits for. */
     heard: (update) => (current && update.run === current.id ? current : null),
   };
+};
+
+/* One of the recordings that come with the page. */
+SpecKD.askRecorded = function ({ server, say }, name, use) {
+  server.recorded(name).then((answer) => {
+    if (answer && !answer.error) use(answer);
+    else say("failed", answer ? answer.error : SpecKD.NO_ANSWER);
+  }, () => say("failed", SpecKD.NO_ANSWER));
 };
 
 /* Says how the loading of the models stands until it has ended, unless the visitor has something else under way. */

@@ -5,11 +5,9 @@
 
 const STOP_PATIENCE = 4500; // milliseconds: a stopped run hands over its rounds first
 const SAME = ["prompt", "teacher", "student", "draft", "policy", "max_new_tokens", "lenience"];
-const { el, icon, visible, tr } = SpecKD;
+const { el, tr } = SpecKD;
 let serial = 0;
 
-const iconButton = (about, path) =>
-  el("button", { type: "button", class: "sk-button sk-quiet sk-icon-button", ...about }, icon(path));
 const div = (kind, ...children) => el("div", { class: kind }, ...children);
 
 class DecodePage {
@@ -30,7 +28,7 @@ class DecodePage {
     this.makeNodes();
     this.makeParts();
     this.asking = SpecKD.createAsking({
-      button: this.runButton,
+      button: this.ask.run,
       label: tr("Run"),
       stopping: tr("Stopping after this step."),
       patience: STOP_PATIENCE,
@@ -39,55 +37,41 @@ class DecodePage {
       say: this.say,
       onImpatient: () => this.finish("stopped", tr("Stopped.")),
     });
-    SpecKD.fillExamples(this.examplesButton, {
-      recorded: [],
-      examples: options.examples,
-      onRecorded: () => {},
-      onExample: (text) => {
-        this.settings.form.prompt = this.question.value = text;
-        this.question.focus();
-        this.remember();
-      },
-    });
     const { server, say, limits } = this;
     const copyLink = () => this.copyLink();
     SpecKD.createDecodeKeep({ button: this.keepButton, server, say, limits, page: this, copyLink });
-    this.listen();
+    this.select.addEventListener("change", () => {
+      if (this.select.value && !this.asking.busy()) this.openRecorded(this.select.value);
+    });
   }
 
   /* --- the page ------------------------------------------------------------------------------------------------ */
 
-  makeTop({ limits, own_models: ownModels, pairs = [], place = "", students, defaults }) {
-    this.question = el("textarea", {
-      class: "sk-ask-text",
-      rows: 1,
-      "aria-label": tr("Question"),
-      placeholder: tr("Ask a question"),
-      spellcheck: "false",
-      dir: "auto",
-      autocomplete: "off",
+  makeTop({ limits, own_models: ownModels, pairs = [], place = "", students, defaults, examples }) {
+    this.ask = SpecKD.createAskLine({
+      examples,
+      busy: () => this.asking.busy(),
+      onText: (text) => {
+        this.settings.form.prompt = text;
+        this.remember();
+      },
+      onRun: () => this.start(),
+      onStop: () => this.asking.stop(),
     });
-    this.examplesButton = iconButton({ "aria-label": tr("Examples"), title: tr("Examples") }, "M4 6l4 4 4-4");
-    this.runButton = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: tr("Run") });
-    const box = div("sk-ask-box", this.question, this.examplesButton);
-    this.ask = el("form", { class: "sk-ask", novalidate: true }, box, this.runButton);
     const label = tr("Settings: pair, draft, policy, temperature, seed, length");
-    const button = iconButton({ "aria-label": label, title: tr("Settings") }, "M2 4h12M2 8h12M2 12h12");
+    const button = SpecKD.iconButton({ "aria-label": label, title: tr("Settings") }, "M2 4h12M2 8h12M2 12h12");
     const onChange = () => this.remember();
     const more = { limits, ownModels, pairs, place, students, defaults, onChange };
     this.settings = SpecKD.createDecodeSettings({ id: this.id, button, ...more });
     const heading = el("h1", { class: "sk-hidden", text: tr("Decode, round by round") });
     this.settings.line.append(SpecKD.lesson("drafts", tr("drafts and speed")));
-    this.top = el("header", { class: "sk-top sk-decode-top" }, heading, button, this.ask, this.settings.line);
+    this.top = el("header", { class: "sk-top sk-decode-top" }, heading, button, this.ask.element, this.settings.line);
   }
   makeNodes() {
-    const text = el("span", { class: "sk-status-text" });
-    const spoken = el("span", { class: "sk-hidden", role: "status" });
-    const statusBox = div("sk-status", text, spoken);
-    this.bar = SpecKD.progressBar("sk-decode-progress");
-    this.say = SpecKD.createStatus({ text, box: statusBox, spoken, bar: this.bar });
-    this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
-    this.caption = el("span", { class: "sk-caption-text" });
+    const status = SpecKD.createStatusLine("sk-decode-progress");
+    this.bar = status.bar;
+    this.say = status.say;
+    this.caption = SpecKD.createCaption();
     this.select = el("select", { class: "sk-select", "aria-label": tr("Recorded decodings") });
     this.select.append(el("option", { value: "", text: tr("recorded…") }));
     for (const { name, label } of this.recorded) this.select.append(el("option", { value: name, text: tr(label) }));
@@ -100,7 +84,7 @@ class DecodePage {
     });
     papers.hidden = !this.options.papers;
     this.keepButton = el("button", { type: "button", class: "sk-button sk-quiet", text: tr("Keep") });
-    this.foot = div("sk-foot", statusBox, papers, this.keepButton);
+    this.foot = div("sk-foot", status.element, papers, this.keepButton);
   }
   makeParts() {
     const onPin = () => this.remember();
@@ -110,9 +94,15 @@ class DecodePage {
     this.picture = made.picture;
     this.player = made.player;
     this.parts = made.parts;
-    this.caption.classList.add("sk-decode-made");
+    this.caption.line.classList.add("sk-decode-made");
     this.legend = this.makeLegend();
-    const head = div("sk-caption sk-decode-caption-line", this.chip, this.caption, this.select, made.scrub);
+    const head = div(
+      "sk-caption sk-decode-caption-line",
+      this.caption.chip,
+      this.caption.line,
+      this.select,
+      made.scrub,
+    );
     this.app = div(
       "sk-app sk-decode",
       this.top,
@@ -151,40 +141,10 @@ class DecodePage {
     );
   }
 
-  listen() {
-    const { question } = this;
-    const grow = () => {
-      question.style.height = "";
-      if (document.activeElement === question) question.style.height = Math.min(150, question.scrollHeight + 2) + "px";
-    };
-    question.addEventListener("input", () => {
-      this.settings.form.prompt = question.value;
-      grow();
-      this.remember();
-    });
-    question.addEventListener("focus", grow);
-    question.addEventListener("blur", () => {
-      question.style.height = "";
-    });
-    question.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      if (!this.asking.busy()) this.start();
-    });
-    this.ask.addEventListener("submit", (event) => {
-      event.preventDefault();
-      if (this.asking.busy()) this.asking.stop();
-      else this.start();
-    });
-    this.select.addEventListener("change", () => {
-      if (this.select.value && !this.asking.busy()) this.openRecorded(this.select.value);
-    });
-  }
-
   /* --- asking -------------------------------------------------------------------------------------------------- */
 
   showForm() {
-    this.question.value = this.settings.form.prompt;
+    this.ask.question.value = this.settings.form.prompt;
     this.settings.show();
   }
   start() {
@@ -220,14 +180,14 @@ class DecodePage {
     const job = this.asking.heard(value);
     if (!job) return;
     if (value.rounds && value.rounds !== "[]") this.grow(JSON.parse(value.rounds), value.from);
-    if (value.result) this.show(value.result, null, tr("live"));
+    if (value.result) this.show(value.result, null, "live");
     if (["done", "stopped", "failed"].includes(value.state)) this.finish(value.state, value.text);
     else this.say(value.state, value.text, value.share);
   }
   grow(rounds, from) {
     if (!this.live) {
       this.live = SpecKD.newDecoding({ ...this.settings.form, draft: this.settings.form.draft || "…" });
-      this.shown = { id: null, word: tr("live"), decoding: this.live };
+      this.shown = { id: null, word: "live", decoding: this.live };
       this.describe();
       this.picture.show(this.live);
     }
@@ -237,12 +197,12 @@ class DecodePage {
     this.picture.grow();
   }
 
-  show(result, pin = null, word = result.recorded ? tr("recorded") : tr("live")) {
+  show(result, pin = null, word = result.recorded ? "recorded" : "live") {
     const decoding = SpecKD.readDecoding(result.record, result.facts);
     this.shown = { id: result.id, word, decoding, recorded: Boolean(result.recorded) };
-    this.parts.facts.recorded = word !== tr("live");
+    this.parts.facts.recorded = word !== "live";
     this.describe();
-    if (word === tr("live") && !pin) this.picture.show(decoding);
+    if (word === "live" && !pin) this.picture.show(decoding);
     else SpecKD.firstLook(this.picture, decoding, pin);
     this.root.dataset.shown = String(Number(this.root.dataset.shown || 0) + 1);
     this.remember();
@@ -262,17 +222,12 @@ class DecodePage {
     if (!this.shown) return;
     const { word, decoding } = this.shown;
     const { config } = decoding;
-    this.chip.textContent = word;
-    this.chip.classList.toggle("sk-chip-live", word === tr("live"));
-    this.caption.replaceChildren(
-      el("bdi", { class: "sk-caption-question", text: visible(config.prompt) }),
-      el("span", { class: "sk-muted", text: visible(SpecKD.madeDecoding(config)) }),
-    );
-    this.caption.title = config.teacher_sha256
+    const detail = config.teacher_sha256
       ? `${tr("teacher sha256 {sum}", { sum: config.teacher_sha256 })}\n${config.dtype}, ${config.device}, ` +
         `${tr("{n} threads", { n: config.threads })}; ` +
         `speckd ${config.speckd}, torch ${config.torch}, transformers ${config.transformers}`
       : "";
+    this.caption.show({ word, question: config.prompt, made: SpecKD.madeDecoding(config), detail });
     const name = String(this.shown.id || "");
     this.select.value = name.startsWith("recorded:") ? name.slice(9) : "";
   }
@@ -312,10 +267,7 @@ class DecodePage {
     return found ? { round: Number(found[1]) - 1, node: found[2] === "own" ? null : Number(found[2]) - 1 } : null;
   }
   openRecorded(name, pin = null) {
-    this.server.recorded(name).then((result) => {
-      if (result.error) this.say("failed", result.error);
-      else this.open(result, pin);
-    }, () => this.say("failed", SpecKD.NO_ANSWER));
+    SpecKD.askRecorded(this, name, (result) => this.open(result, pin));
   }
   watchModels() {
     SpecKD.watchModels({ server: this.server, say: this.say, quiet: () => this.asking.busy() });
@@ -334,8 +286,7 @@ class DecodePage {
   }
   copyLink() {
     this.remember();
-    SpecKD.address.flush();
-    return SpecKD.copyText(this.say, location.href, tr("The link is copied."), tr("the link is in the address bar."));
+    return SpecKD.copyLink(this.say);
   }
 
   /* For tests. */

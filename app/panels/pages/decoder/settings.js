@@ -16,7 +16,6 @@ const tableOf = (tokens) => [
   { field: "seed", key: "seed", kind: "number", min: 0, step: 1 },
   { field: "lenience", key: "lenience", kind: "number", min: 0.01, max: 1, step: 0.01 },
 ];
-const nameOf = ({ teacher, student }) => `${student} ${teacher}`; // a Hub id has no space
 
 /* A list of named ways, which also shows one that it has no name for. */
 function choose(select, value) {
@@ -29,9 +28,7 @@ function choose(select, value) {
 class DecodeSettings {
   constructor({ id, button, limits, ownModels, pairs, place, students, defaults, onChange }) {
     this.id = id;
-    this.pairs = pairs;
-    this.ownModels = ownModels;
-    this.students = students;
+    this.pair = SpecKD.createPairChoice({ id, students, pairs, ownModels });
     this.table = SpecKD.createForm(tableOf(limits.tokens));
     this.form = { ...defaults };
     this.inputs = {};
@@ -66,21 +63,7 @@ class DecodeSettings {
   }
   makeDrawer(button, limits, place) {
     const field = SpecKD.drawerField;
-    const student = this.input("student", {}, "select");
-    for (const [value, text] of Object.entries(this.students)) student.append(el("option", { value, text }));
-    for (const pair of this.pairs) student.append(el("option", { value: nameOf(pair), text: pair.label }));
-    if (this.ownModels) student.append(el("option", { value: "own", text: tr("models of your own") }));
-    SpecKD.students.listen(({ value, label }) => {
-      this.students = { ...this.students, [value]: label };
-      student.append(el("option", { value, text: visible(label) }));
-    });
-    const hub = (placeholder) => ({ spellcheck: "false", placeholder });
-    this.own = el(
-      "div",
-      { class: "sk-own", hidden: true },
-      field(tr("Teacher"), this.input("teacher", hub("Qwen/Qwen2.5-1.5B-Instruct"))),
-      field(tr("Student"), this.input("own", hub("Qwen/Qwen2.5-0.5B-Instruct"))),
-    );
+    const { select: student, own } = this.pair;
     this.how = SpecKD.radioField(tr("The teacher writes"), { name: `${this.id}-how`, field: "do_sample" }, {
       greedy: tr("greedily: its first choice each time"),
       sampled: tr("by draws from its distribution"),
@@ -89,7 +72,7 @@ class DecodeSettings {
     return SpecKD.createDrawer(
       { id: `${this.id}-drawer`, button, note: tr("These count from the next Run on."), focus: student },
       field(tr("Student, a possible draft"), student),
-      this.own,
+      own,
       field(
         tr("Draft, as it is written"),
         this.input("draft-text", written),
@@ -107,10 +90,7 @@ class DecodeSettings {
 
   read(changed) {
     const { form, inputs } = this;
-    const own = inputs.student.value === "own";
-    const pair = this.pairs.find((one) => nameOf(one) === inputs.student.value);
-    form.teacher = own ? inputs.teacher.value.trim() : pair ? pair.teacher : "packaged";
-    form.student = own ? inputs.own.value.trim() : pair ? pair.student : inputs.student.value;
+    Object.assign(form, this.pair.read());
     for (const name of ["draft", "policy"]) {
       if (changed === inputs[`${name}-text`]) choose(inputs[name], changed.value.trim());
       form[name] = inputs[name].value;
@@ -118,24 +98,16 @@ class DecodeSettings {
     }
     form.do_sample = this.how.value() === "sampled";
     for (const name of this.table.numbers) form[name] = this.table.read(name, inputs[name]);
-    this.own.hidden = !own;
   }
   show() {
     const { form, inputs } = this;
-    const pair = this.pairs.find((one) => nameOf(one) === nameOf(form));
-    const own = this.ownModels && !pair && (form.teacher !== "packaged" || !Object.hasOwn(this.students, form.student));
-    inputs.student.value = pair ? nameOf(pair) : own ? "own" : form.student;
-    if (own) {
-      inputs.teacher.value = form.teacher;
-      inputs.own.value = form.student;
-    }
+    this.pair.show(form);
     for (const name of ["draft", "policy"]) {
       choose(inputs[name], form[name]);
       inputs[`${name}-text`].value = form[name];
     }
     this.how.choose(form.do_sample ? "sampled" : "greedy");
     for (const name of this.table.numbers) this.table.show(inputs[name], form[name]);
-    this.own.hidden = inputs.student.value !== "own";
   }
 
   toAddress() {

@@ -1,7 +1,6 @@
 /* What a training run is asked with: the line of controls on top, the drawer of settings, and the address. */
 
 const LONGEST_LINK = 1500; // characters of pasted prompts that still fit an address
-const OWN_HINT = "Hub ids or folders with safetensors; both need one vocabulary.";
 const FILE_KINDS = ".jsonl,.json,.txt,application/json,text/plain";
 
 /* Every setting: its field in the request, its key in the address, its kind and its range. */
@@ -25,14 +24,13 @@ const GATE_TABLE = [
 ];
 const RATE = 0.5; // of random tokens, where the other racer's share is not known
 
-const { el, visible } = SpecKD;
+const { el } = SpecKD;
 const sizeOf = (bytes) => bytes >= 1e6 ? `${SpecKD.number(bytes / 1e6, 2)} MB` : `${SpecKD.number(bytes / 1e3, 2)} kB`;
 
 class DistillControls {
   constructor({ id, students, gates, limits, defaults, ownModels, say, rateOf, onChange, onSubmit }) {
     this.id = id;
-    this.students = students;
-    this.ownModels = ownModels;
+    this.pair = SpecKD.createPairChoice({ id, students, ownModels, trained: false });
     this.say = say;
     this.onChange = onChange;
     this.rateOf = rateOf;
@@ -67,15 +65,9 @@ class DistillControls {
   }
 
   makeTop(gates) {
-    const bars = SpecKD.icon("M2 4h12M2 8h12M2 12h12");
     const about = { "aria-label": "Settings: data, responses, learning rate, batch, seed", title: "Settings" };
-    const quiet = { type: "button", class: "sk-button sk-quiet sk-icon-button" };
-    this.settingsButton = el("button", { ...quiet, ...about }, bars);
-    this.student = el("select", { class: "sk-select", id: `${this.id}-student`, "data-field": "student" });
-    for (const [value, text] of Object.entries(this.students)) {
-      this.student.append(el("option", { value, text: visible(String(text)) }));
-    }
-    if (this.ownModels) this.student.append(el("option", { value: "own", text: "models of your own" }));
+    this.settingsButton = SpecKD.iconButton(about, "M2 4h12M2 8h12M2 12h12");
+    const student = this.pair.select;
     this.racers = [0, 1].map((index) => this.makeRacer(index, gates.length ? gates : ["topk", "speck", "none"]));
     const steps = this.input("steps", this.table, "input", { class: "sk-number" });
     this.startButton = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: "Start" });
@@ -84,7 +76,7 @@ class DistillControls {
       { class: "sk-top sk-distill-top", novalidate: true },
       el("h1", { class: "sk-hidden", text: "Distill a student" }),
       this.settingsButton,
-      el("label", { class: "sk-field", for: this.student.id }, "student", this.student),
+      el("label", { class: "sk-field", for: student.id }, "student", student),
       el("label", { class: "sk-field", for: steps.id }, "steps", steps),
       ...this.racers.map((racer) => racer.node),
       this.startButton,
@@ -143,16 +135,9 @@ class DistillControls {
 
   makeDrawer() {
     const field = SpecKD.drawerField;
-    const hub = (name) => ({ type: "text", spellcheck: "false", placeholder: name });
     this.data = SpecKD.radioField("Learn from", { name: `${this.id}-data`, field: "data" }, speckdWords.data);
     const written = { name: `${this.id}-responses`, field: "responses" };
     this.responses = SpecKD.radioField("Responses written by", written, speckdWords.responses);
-    this.own = el(
-      "div",
-      { class: "sk-own", hidden: true },
-      field("Teacher", this.input("teacher", this.table, "input", hub("Qwen/Qwen2.5-1.5B-Instruct"))),
-      field("Student", this.input("own", null, "input", hub("Qwen/Qwen2.5-0.5B-Instruct")), OWN_HINT),
-    );
     const text = this.input("text", null, /** @type {any} */ ("textarea"), {
       rows: 6,
       dir: "auto",
@@ -166,7 +151,7 @@ class DistillControls {
     this.rank.append(field("LoRA rank of the fresh adapter", this.input("lora_rank"), rankHint));
     this.drawer = SpecKD.createDrawer(
       { id: `${this.id}-drawer`, button: this.settingsButton, note: "These count from the next Start on." },
-      this.own,
+      this.pair.own,
       this.data.element,
       this.pasted,
       this.uploaded,
@@ -220,9 +205,7 @@ class DistillControls {
 
   read() {
     const { form } = this;
-    const own = this.student.value === "own";
-    form.teacher = own ? this.inputs.teacher.value.trim() : "packaged";
-    form.student = own ? this.inputs.own.value.trim() : this.student.value;
+    Object.assign(form, this.pair.read());
     this.readData();
     form.responses = this.responses.value();
     for (const name of this.table.numbers) form[name] = this.table.read(name, this.inputs[name]);
@@ -275,13 +258,8 @@ class DistillControls {
 
   show() {
     const { form } = this;
-    const own = form.teacher !== "packaged" || !Object.hasOwn(this.students, form.student);
-    this.student.value = own && this.ownModels ? "own" : form.student;
-    if (this.student.selectedIndex < 0) this.student.selectedIndex = 0;
-    if (own && this.ownModels) {
-      this.inputs.teacher.value = form.teacher;
-      this.inputs.own.value = form.student;
-    }
+    this.pair.show(form);
+    if (this.pair.select.selectedIndex < 0) this.pair.select.selectedIndex = 0;
     this.racers.forEach(({ gate, k, rate }, i) => {
       const known = SpecKD.readGate(form.gates[i]);
       gate.value = form.gates[i] ? known.kind : i ? "" : SpecKD.DEFAULT_KNOBS.gate;
@@ -302,14 +280,12 @@ class DistillControls {
     this.arrange();
   }
   arrange() {
-    const own = this.student.value === "own";
-    this.own.hidden = !own;
     this.pasted.hidden = this.form.data !== "pasted";
     this.uploaded.hidden = this.form.data !== "uploaded";
     this.fileSays.textContent = this.fileName
       ? `${this.fileName}, ${sizeOf(this.form.text.length)}`
       : SpecKD.tr("No file yet.");
-    this.rank.hidden = !own && this.student.value !== "raw";
+    this.rank.hidden = !this.pair.isOwn() && this.pair.select.value !== "raw";
     for (const { gate, k, kBox, rateBox, node } of this.racers) {
       const withK = SpecKD.hasK(gate.value);
       rateBox.hidden = gate.value !== "random";

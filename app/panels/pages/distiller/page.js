@@ -64,9 +64,8 @@ class DistillPage {
   }
 
   makeNodes() {
-    this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
+    this.caption = SpecKD.createCaption();
     this.pick = el("select", { class: "sk-select sk-small", "aria-label": "Recorded run", hidden: true });
-    this.caption = el("span", { class: "sk-caption-text" });
     this.player = SpecKD.createPlayer({
       quiet: true,
       duration: () => PLAY,
@@ -75,11 +74,8 @@ class DistillPage {
       onHalt: () => this.setMoment(this.moment),
       ready: () => this.race.drawn(),
     });
-    const bar = SpecKD.progressBar("sk-distill-progress");
-    const text = el("span", { class: "sk-status-text" });
-    const spoken = el("span", { class: "sk-hidden", role: "status" });
-    const statusBox = el("div", { class: "sk-status" }, text, spoken);
-    this.say = SpecKD.createStatus({ text, box: statusBox, spoken, bar });
+    const status = SpecKD.createStatusLine("sk-distill-progress");
+    this.say = status.say;
     this.bet = SpecKD.createDistillBet(`${this.id}-bet`);
     this.saying = SpecKD.createDistillSaying();
     this.side = SpecKD.createDistillSide({
@@ -99,14 +95,14 @@ class DistillPage {
     this.raceBox = el("div", { class: "sk-race-box" });
     this.probeBox = el("div", { class: "sk-probe-outer" });
     const scrub = el("div", { class: "sk-scrub" }, ...this.player.nodes);
-    const foot = el("div", { class: "sk-foot" }, statusBox, this.answers.button, this.keep.button);
+    const foot = el("div", { class: "sk-foot" }, status.element, this.answers.button, this.keep.button);
     const main = el("div", { class: "sk-distill-main" }, this.raceBox, this.saying.element, this.probeBox);
     this.app = el(
       "div",
       { class: "sk-app sk-distill" },
       this.controls.top,
-      el("div", { class: "sk-caption sk-distill-caption" }, this.chip, this.pick, this.caption, scrub),
-      bar,
+      el("div", { class: "sk-caption sk-distill-caption" }, this.caption.chip, this.pick, this.caption.line, scrub),
+      status.bar,
       el("div", { class: "sk-distill-grid" }, main, this.side.element, foot),
       this.answers.box,
       this.controls.drawer,
@@ -304,11 +300,10 @@ class DistillPage {
   }
   copyLink() {
     this.remember();
-    if (this.address) this.address.flush();
     const done = this.isLive()
       ? tr("The link is copied. It holds the settings; the run itself stays with this page.")
       : tr("The link is copied.");
-    return SpecKD.copyText(this.say, location.href, done, "the link is in the address bar.");
+    return SpecKD.copyLink(this.say, done);
   }
 
   hearAddress() {
@@ -332,18 +327,17 @@ class DistillPage {
   describe() {
     const { start, steps, label } = this.shown;
     const mine = this.isLive();
-    this.chip.textContent = SpecKD.tr(mine ? "live" : "recorded");
-    this.chip.classList.toggle("sk-chip-live", mine);
     this.pick.hidden = mine || this.recorded.length < 2;
     const teacher = start.teacher === "packaged" ? "packaged teacher" : start.teacher;
     const name = !mine && this.pick.hidden && label ? label : `${start.student} student`;
     const divergence = (SpecKD.DIVERGENCES[start.divergence] || { label: start.divergence }).label;
     const facts = `${teacher}, ${steps} steps, ${divergence}, seed ${start.seed}`;
-    this.caption.replaceChildren(
-      el("bdi", { class: "sk-caption-question", text: visible(SpecKD.told(name)) }),
-      el("span", { class: "sk-muted", text: visible(facts) }),
-    );
-    this.caption.title = visible(tr("teacher sha256 {sum}", { sum: start.teacher_sha256 }));
+    this.caption.show({
+      word: mine ? "live" : "recorded",
+      question: SpecKD.told(name),
+      made: facts,
+      detail: visible(tr("teacher sha256 {sum}", { sum: start.teacher_sha256 })),
+    });
   }
 
   showRecorded(recording) {
@@ -364,14 +358,10 @@ class DistillPage {
     this.root.dataset.shown = String(Number(this.root.dataset.shown || 0) + 1);
   }
   openRecorded(name) {
-    this.server.recorded(name).then((answer) => {
-      if (!answer || answer.error) {
-        this.say("failed", (answer && answer.error) || "There is no such recorded run.");
-        return;
-      }
+    SpecKD.askRecorded(this, name, (recording) => {
       this.player.halt();
-      this.showRecorded(answer);
-    }, () => this.say("failed", SpecKD.NO_ANSWER));
+      this.showRecorded(recording);
+    });
   }
 
   boot(value) {
@@ -380,7 +370,7 @@ class DistillPage {
     this.showScrubber();
     if (value.recorded && value.recorded.events) this.showRecorded(value.recorded);
     else {
-      this.chip.textContent = "";
+      this.caption.clear();
       this.race.show(this.newRun("none"));
       this.probe.show(this.newRun("none"));
       this.answers.show(null);

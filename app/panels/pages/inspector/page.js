@@ -6,11 +6,8 @@
 const BEFORE_OPENING = 900; // milliseconds that a first picture stands still
 const STOP_PATIENCE = 900; // milliseconds until Stop no longer waits for the server's last word
 const SAME = ["prompt", "teacher", "student", "source", "max_new_tokens", "temperature", "seed"];
-const { el, icon, visible, tr } = SpecKD;
+const { el, visible, tr } = SpecKD;
 let serial = 0;
-
-const iconButton = (about, path) =>
-  el("button", { type: "button", class: "sk-button sk-quiet sk-icon-button", ...about }, icon(path));
 
 class InspectPage {
   constructor(root, options) {
@@ -32,7 +29,7 @@ class InspectPage {
     this.makeNodes();
     this.makePictures(options.plotly);
     this.asking = SpecKD.createAsking({
-      button: this.runButton,
+      button: this.ask.run,
       label: "Run",
       patience: STOP_PATIENCE,
       server: this.server,
@@ -40,22 +37,9 @@ class InspectPage {
       say: this.say,
       onImpatient: () => this.finish("stopped", "Stopped."),
     });
-    SpecKD.fillExamples(this.examplesButton, {
-      recorded: this.recorded,
-      examples: options.examples,
-      onRecorded: (name) => {
-        if (!this.asking.busy()) this.openRecorded(name);
-      },
-      onExample: (text) => {
-        this.form.prompt = this.question.value = text;
-        this.question.focus();
-        this.remember();
-      },
-    });
     const copyLink = () => this.copyLink();
     const { server, say, limits } = this;
     SpecKD.createInspectKeep({ button: this.keepButton, server, say, limits, page: this, copyLink });
-    this.listen();
   }
   get form() {
     return this.settings.form;
@@ -66,23 +50,21 @@ class InspectPage {
 
   /* --- the page ------------------------------------------------------------------------------------------------ */
 
-  makeTop({ limits, own_models: ownModels, pairs = [], place = "", students }) {
-    this.question = el("textarea", {
-      class: "sk-ask-text",
-      "data-field": "prompt",
-      rows: 1,
-      "aria-label": "Question",
-      placeholder: "Ask a question",
-      spellcheck: "false",
-      dir: "auto",
-      autocomplete: "off",
+  makeTop({ limits, own_models: ownModels, pairs = [], place = "", students, examples }) {
+    this.ask = SpecKD.createAskLine({
+      recorded: this.recorded,
+      examples,
+      busy: () => this.asking.busy(),
+      onText: (text) => {
+        this.form.prompt = text;
+        this.remember();
+      },
+      onRecorded: (name) => this.openRecorded(name),
+      onRun: () => this.start(),
+      onStop: () => this.asking.stop(),
     });
-    this.examplesButton = iconButton({ "aria-label": "Examples", title: "Examples" }, "M4 6l4 4 4-4");
-    this.runButton = el("button", { type: "submit", class: "sk-button sk-primary sk-run", text: "Run" });
-    const box = el("div", { class: "sk-ask-box" }, this.question, this.examplesButton);
-    this.ask = el("form", { class: "sk-ask", novalidate: true }, box, this.runButton);
     const about = { "aria-label": "Settings: pair, source, length, temperature, seed", title: "Settings" };
-    const button = iconButton(about, "M2 4h12M2 8h12M2 12h12");
+    const button = SpecKD.iconButton(about, "M2 4h12M2 8h12M2 12h12");
     const onChange = () => this.remember();
     this.settings = SpecKD.createInspectSettings({
       id: this.id,
@@ -104,27 +86,23 @@ class InspectPage {
     const [betaField, divergenceField] = secondary.querySelectorAll(".sk-field");
     betaField.after(SpecKD.lesson("gate", "the gate, k and beta"));
     divergenceField.after(SpecKD.lesson("divergences", "divergences"));
-    this.top = el("header", { class: "sk-top" }, button, this.ask);
+    this.top = el("header", { class: "sk-top" }, button, this.ask.element);
   }
 
   makeNodes() {
-    const text = el("span", { class: "sk-status-text" });
-    const spoken = el("span", { class: "sk-hidden", role: "status" });
-    const statusBox = el("div", { class: "sk-status" }, text, spoken);
-    const bar = SpecKD.progressBar();
-    this.say = SpecKD.createStatus({ text, box: statusBox, spoken, bar });
+    const status = SpecKD.createStatusLine();
+    this.say = status.say;
     this.legend = SpecKD.legend();
     this.legend.append(SpecKD.lesson("propose-verify", "acceptance and 1 − TVD"));
-    this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
-    this.caption = el("span", { class: "sk-caption-text" });
+    this.caption = SpecKD.createCaption();
     this.stripBox = el("div", { class: "sk-strip-box" });
     this.lanesBox = el("div", { class: "sk-lanes-box" });
     this.sideBox = el("div", { class: "sk-app-side" });
     this.compareBox = el("div", { class: "sk-app-compare", id: `${this.id}-compare`, hidden: true });
     const compareButton = SpecKD.revealButton("Compare selectors", this.compareBox, () => this.compare.repaint());
     this.keepButton = el("button", { type: "button", class: "sk-button sk-quiet", text: "Keep" });
-    const foot = el("div", { class: "sk-foot" }, statusBox, compareButton, this.keepButton);
-    this.top.append(el("div", { class: "sk-caption" }, this.chip, this.caption), bar);
+    const foot = el("div", { class: "sk-foot" }, status.element, compareButton, this.keepButton);
+    this.top.append(el("div", { class: "sk-caption" }, this.caption.chip, this.caption.line), status.bar);
     const { stripBox, legend, lanesBox, gateLine } = this;
     const second = el("div", { class: "sk-second" }, this.controls.secondary);
     const main = el("div", { class: "sk-app-main" }, stripBox, gateLine, legend, lanesBox, second);
@@ -161,37 +139,10 @@ class InspectPage {
     theme.observe(document.body, { attributes: true, attributeFilter: ["class"] });
   }
 
-  listen() {
-    const { question } = this;
-    const grow = () => {
-      question.style.height = "";
-      if (document.activeElement === question) question.style.height = Math.min(150, question.scrollHeight + 2) + "px";
-    };
-    question.addEventListener("input", () => {
-      this.form.prompt = question.value;
-      grow();
-      this.remember();
-    });
-    question.addEventListener("focus", grow);
-    question.addEventListener("blur", () => {
-      question.style.height = "";
-    });
-    question.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      if (!this.asking.busy()) this.start();
-    });
-    this.ask.addEventListener("submit", (event) => {
-      event.preventDefault();
-      if (this.asking.busy()) this.asking.stop();
-      else this.start();
-    });
-  }
-
   /* --- asking -------------------------------------------------------------------------------------------------- */
 
   showForm() {
-    this.question.value = this.form.prompt;
+    this.ask.question.value = this.form.prompt;
     this.settings.show();
     this.markSame();
   }
@@ -265,21 +216,13 @@ class InspectPage {
     }
   }
   showPending(job, text) {
-    if (!job.pending) this.name("writing", this.form.prompt, SpecKD.madeBy(this.form));
+    if (!job.pending) {
+      this.caption.show({ word: "writing", question: this.form.prompt, made: SpecKD.madeBy(this.form) });
+    }
     job.pending = true;
     this.strip.setPending(text);
   }
 
-  /* The line above the strip: what is on it, and who made it. */
-  name(word, prompt, made, detail = "") {
-    this.chip.textContent = SpecKD.told(word);
-    this.chip.classList.toggle("sk-chip-live", word === "live");
-    this.caption.replaceChildren(
-      el("bdi", { class: "sk-caption-question", text: visible(prompt) }),
-      el("span", { class: "sk-muted", text: made }),
-    );
-    this.caption.title = detail;
-  }
   describe() {
     const { config } = this.shown.trace;
     const detail = [
@@ -288,8 +231,10 @@ class InspectPage {
       `${config.dtype}, ${config.device}; speckd ${config.speckd}, torch ${config.torch}, ` +
       `transformers ${config.transformers}`,
     ];
-    this.name(this.shown.word, config.prompt, SpecKD.madeBy(config), detail.join("\n"));
-    this.trail.describe(this.caption);
+    const { word } = this.shown;
+    const made = SpecKD.madeBy(config);
+    this.caption.show({ word, question: config.prompt, made, detail: detail.join("\n") });
+    this.trail.describe(this.caption.line);
   }
   show(result, pin = null, word = result.recorded ? "recorded" : "live") {
     const trace = SpecKD.readTrace(result.trace);
@@ -346,10 +291,7 @@ class InspectPage {
     return SAME.every((name) => form[name] === config[name]);
   }
   openRecorded(name, pin = null) {
-    this.server.recorded(name).then((result) => {
-      if (result.error) this.say("failed", result.error);
-      else this.open(result, pin);
-    }, () => this.say("failed", SpecKD.NO_ANSWER));
+    SpecKD.askRecorded(this, name, (result) => this.open(result, pin));
   }
   watchModels() {
     SpecKD.watchModels({
@@ -373,7 +315,7 @@ class InspectPage {
   }
   /* The caption names the question again only where the field says another. */
   markSame() {
-    const named = this.caption.querySelector(".sk-caption-question");
+    const named = this.caption.line.querySelector(".sk-caption-question");
     if (named) named.classList.toggle("sk-same", named.textContent === visible(this.form.prompt));
   }
   toAddress() {
@@ -395,11 +337,9 @@ class InspectPage {
   }
   copyLink() {
     this.remember();
-    SpecKD.address.flush();
     const own = this.form.student.startsWith("trained:");
-    const done = own ? tr("The link is copied. Only you have this student: others will see the healed one.") : "";
-    const said = done || tr("The link is copied.");
-    return SpecKD.copyText(this.say, location.href, said, "the link is in the address bar.");
+    const mine = tr("The link is copied. Only you have this student: others will see the healed one.");
+    return SpecKD.copyLink(this.say, own ? mine : undefined);
   }
 
   /* For tests. */

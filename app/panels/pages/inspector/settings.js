@@ -1,6 +1,6 @@
 /* What a question is asked with: the drawer of settings, what it makes of the form, and the address. */
 
-const { el, visible } = SpecKD;
+const { el } = SpecKD;
 const SOURCES = {
   teacher: "teacher, greedy",
   "teacher+": "teacher, sampled",
@@ -8,7 +8,6 @@ const SOURCES = {
   "student+": "student, sampled",
   given: "text of your own",
 };
-const OWN_HINT = "Hub ids or folders with safetensors; both need one vocabulary.";
 const whole = (n) => n.toLocaleString("en");
 
 /* Every setting: its field in the request, its key in the address, its kind and its range. */
@@ -31,15 +30,13 @@ const KNOB_TABLE = [
   { field: "beta", key: "beta", kind: "number", min: 0, max: 1, strict: true },
   { field: "divergence", key: "div", kind: "choice", of: Object.keys(SpecKD.DIVERGENCES) },
 ];
-const nameOf = ({ teacher, student }) => `${student} ${teacher}`; // a Hub id has no space
 
 class InspectSettings {
   constructor({ id, button, limits, ownModels, pairs, place, students, onChange }) {
     this.id = id;
     this.limits = limits;
-    this.ownModels = ownModels;
-    this.pairs = pairs;
-    this.students = students;
+    this.listed = pairs.length > 0;
+    this.pair = SpecKD.createPairChoice({ id, students, pairs, ownModels });
     this.table = SpecKD.createForm(questionTable(limits.tokens));
     this.knobs = SpecKD.createForm(KNOB_TABLE);
     this.form = { ...speckdWords.defaults.question };
@@ -55,41 +52,25 @@ class InspectSettings {
   }
 
   input(name, more = {}, tag = "input") {
-    const known = tag === "input" && name !== "own" ? this.table.input(name) : {};
+    const known = tag === "input" ? this.table.input(name) : {};
     const field = { id: `${this.id}-${name}`, "data-field": name, class: tag === "select" ? "sk-select" : "sk-text" };
     this.inputs[name] = el(/** @type {"input"} */ (tag), { ...field, ...known, ...more });
     return this.inputs[name];
   }
   makeFields() {
-    const student = this.input("student", {}, "select");
-    for (const [value, text] of Object.entries(this.students)) student.append(el("option", { value, text }));
-    for (const pair of this.pairs) student.append(el("option", { value: nameOf(pair), text: pair.label }));
-    if (this.ownModels) student.append(el("option", { value: "own", text: "models of your own" }));
-    SpecKD.students.listen(({ value, label }) => {
-      this.students = { ...this.students, [value]: label };
-      student.append(el("option", { value, text: visible(label) }));
-    });
-    const field = SpecKD.drawerField;
-    const hub = (placeholder) => ({ type: "text", spellcheck: "false", placeholder });
-    this.own = el(
-      "div",
-      { class: "sk-own", hidden: true },
-      field("Teacher", this.input("teacher", hub("Qwen/Qwen2.5-1.5B-Instruct"))),
-      field("Student", this.input("own", hub("Qwen/Qwen2.5-0.5B-Instruct")), OWN_HINT),
-    );
     this.source = SpecKD.radioField("Response from", { name: `${this.id}-source`, field: "source" }, SOURCES);
     const text = this.input("response", { rows: 5, dir: "auto", spellcheck: "false" }, "textarea");
     const most = `Up to ${whole(this.limits.response)} characters and ${whole(this.limits.tokens)} tokens.`;
-    this.given = el("div", { class: "sk-given", hidden: true }, field("Text to read", text, most));
+    this.given = el("div", { class: "sk-given", hidden: true }, SpecKD.drawerField("Text to read", text, most));
   }
   makeDrawer(button, place) {
     const field = SpecKD.drawerField;
-    const student = this.inputs.student;
+    const { select: student, own } = this.pair;
     const note = "These count from the next Run on. The gate’s own controls act at once.";
     return SpecKD.createDrawer(
       { id: `${this.id}-drawer`, button, note, focus: student },
-      field(this.pairs.length ? "Student" : "Student of the packaged teacher", student),
-      this.own,
+      field(this.listed ? "Student" : "Student of the packaged teacher", student),
+      own,
       this.source.element,
       this.given,
       field("Length, tokens at most", this.input("max_new_tokens"), `1 to ${whole(this.limits.tokens)}`),
@@ -105,34 +86,21 @@ class InspectSettings {
 
   read() {
     const { form, inputs } = this;
-    const own = inputs.student.value === "own";
-    const pair = this.pairs.find((one) => nameOf(one) === inputs.student.value);
     const source = this.source.value();
-    form.teacher = own ? inputs.teacher.value.trim() : pair ? pair.teacher : "packaged";
-    form.student = own ? inputs.own.value.trim() : pair ? pair.student : inputs.student.value;
+    Object.assign(form, this.pair.read());
     form.source = source.replace("+", "");
     form.do_sample = source.endsWith("+");
     form.response = inputs.response.value;
     for (const name of this.table.numbers) form[name] = this.table.read(name, inputs[name]);
-    this.arrange();
+    this.given.hidden = form.source !== "given";
   }
   show() {
     const { form, inputs } = this;
-    const pair = this.pairs.find((one) => nameOf(one) === nameOf(form));
-    const own = this.ownModels && !pair && (form.teacher !== "packaged" || !Object.hasOwn(this.students, form.student));
-    inputs.student.value = pair ? nameOf(pair) : own ? "own" : form.student;
-    if (own) {
-      inputs.teacher.value = form.teacher;
-      inputs.own.value = form.student;
-    }
+    this.pair.show(form);
     this.source.choose(form.source + (form.do_sample && form.source !== "given" ? "+" : ""));
     inputs.response.value = form.response || "";
     for (const name of this.table.numbers) this.table.show(inputs[name], form[name]);
-    this.arrange();
-  }
-  arrange() {
-    this.own.hidden = this.inputs.student.value !== "own";
-    this.given.hidden = this.form.source !== "given";
+    this.given.hidden = form.source !== "given";
   }
 
   /* --- the address --------------------------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
    words speak of. Words, numbers and answer keys come from the server (app/lessons); here they become nodes, never
    markup. */
 
-const { el, icon, tr, visible } = SpecKD;
+const { el, icon, tr } = SpecKD;
 const narrow = () => matchMedia("(max-width: 900px)").matches;
 const TURNS = { ArrowRight: 1, n: 1, N: 1, ArrowLeft: -1, p: -1, P: -1, PageDown: 1, PageUp: -1 };
 const ELSEWHERE = "input, select, textarea, [role=listbox], canvas"; // where keys mean something else
@@ -28,7 +28,8 @@ class LearnPage {
     this.stage = SpecKD.createLessonStage({
       plotly: options.plotly,
       charts: options.charts,
-      caption: (...told) => this.showCaption(...told),
+      caption: (word, live, question, made, detail) =>
+        this.caption.show({ word, live, question, made, detail: SpecKD.told(detail) }),
       onMoved: () => this.tellMoved(),
     });
     this.text = SpecKD.createLessonText({
@@ -82,8 +83,7 @@ class LearnPage {
     return this.reading;
   }
   makeLive() {
-    this.chip = el("span", { class: "sk-chip sk-chip-recorded" });
-    this.caption = el("span", { class: "sk-caption-text" });
+    this.caption = SpecKD.createCaption();
     const title = tr("Set the picture again to what the text speaks of");
     this.restoreButton = quietButton("sk-learn-restore", { title, text: tr("Restore") });
     const share = quietButton("sk-icon-button", { title: tr("Card to share"), "aria-label": tr("Card to share") });
@@ -98,23 +98,13 @@ class LearnPage {
     this.live = el(
       "section",
       { class: "sk-learn-live", ...region },
-      el("div", caption, this.chip, this.caption, this.restoreButton, share, button),
+      el("div", caption, this.caption.chip, this.caption.line, this.restoreButton, share, button),
       bar,
       box,
       this.stage.element,
     );
     this.spoken = el("p", { class: "sk-hidden", "aria-live": "polite" });
   }
-  showCaption(chip, live, question, made, detail) {
-    this.chip.textContent = SpecKD.told(chip);
-    this.chip.classList.toggle("sk-chip-live", live);
-    this.caption.replaceChildren(
-      el("bdi", { class: "sk-caption-question", text: visible(question) }),
-      el("span", { class: "sk-muted", text: made }),
-    );
-    this.caption.title = SpecKD.told(detail);
-  }
-
   listen() {
     this.previous.addEventListener("click", () => this.forward(-1));
     this.next.addEventListener("click", () => this.forward(1));
@@ -204,8 +194,7 @@ class LearnPage {
       this.own.show(false, false);
     } else {
       this.stage.clear();
-      this.chip.textContent = "";
-      this.caption.replaceChildren();
+      this.caption.clear();
       this.own.button.hidden = true;
     }
     this.tellMoved();

@@ -215,14 +215,7 @@ class MapPage {
   }
   copyLink() {
     this.remember();
-    if (this.address) this.address.flush();
-    const done = tr("The link is copied.");
-    return SpecKD.copyText(
-      (state, text) => this.say(state, text),
-      location.href,
-      done,
-      tr("the link is in the address bar."),
-    );
+    return SpecKD.copyLink((state, text) => this.say(state, text));
   }
 
   /* --- the beginning ------------------------------------------------------------------------------------------- */
