@@ -88,8 +88,6 @@ def decode(
         if p.stage == "decode":
             words = f"Round {len(rounds)}: {p.done} of at most {p.total} tokens."
             post(Step("writing", words, share, partial=p.text, n_tokens=p.done, rounds=rounds))
-        elif p.stage == "plain":
-            post(Step("measuring", "The same text without drafts, for the clock.", None, rounds=rounds))
         else:
             post(Step("measuring", "Measuring what drafts and passes cost on this machine."))
 

@@ -48,7 +48,7 @@ _LAZY = {  # the trainer's libraries take seconds to import, and inspecting need
     "DecodeRecord": "speckd.decoding.record",
     "DecodingStopped": "speckd.decoding.decode",
     "decode": "speckd.decoding.decode",
-    "measure_costs": "speckd.decoding.decode",
+    "measure_costs": "speckd.decoding.measuring",
 }
 
 

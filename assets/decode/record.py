@@ -5,8 +5,9 @@
 
 (DistillSpec and the temperature study are made by trained.py.) ``--prompts`` and ``--tokens`` make it shorter. Every
 figure is over held-out prompts, with a 95% interval from resamples of the prompts; every row names the command that
-made it. Speed is measured in turns with our plain loop, by the time that the process worked on one thread. Thresholds
-were chosen on other prompts (choices.json). What was decoded is kept in runs/decode; the same command goes on from it.
+made it. All ways of a table decode a prompt round by round in turns with our plain loop, by the time that the process
+worked on one thread; costs are measured between the rounds. Thresholds were chosen on other prompts (choices.json). What
+was decoded is kept in runs/decode; the same command goes on from it.
 """
 
 import argparse
@@ -22,8 +23,8 @@ from typing import Any
 import torch
 
 import speckd
-from speckd.decoding.costs import Costs
 from speckd.decoding.draft_named import read_draft
+from speckd.decoding.in_turns import decode_in_turns
 from speckd.decoding.record import DecodeRecord
 from speckd.decoding.replay import Replay, oracle, replay
 
@@ -160,26 +161,21 @@ def the_pair() -> speckd.Pair:
 
 
 def in_turns(
-    prompts: Sequence[str],
-    ways: Sequence[tuple[str, str]],
-    costs: dict[str, Costs],
-    folder: Path,
-    tokens: int,
+    prompts: Sequence[str], ways: Sequence[tuple[str, str]], folder: Path, tokens: int
 ) -> dict[tuple[str, str], list[DecodeRecord]]:
-    """Each (draft, policy) on each prompt, the ways in turns within a prompt; each record is kept in the folder."""
+    """Each (draft, policy) on each prompt, round by round in turns, with costs measured between the rounds; each record
+    is kept in the folder."""
     done: dict[tuple[str, str], list[DecodeRecord]] = {way: [] for way in ways}
     folder.mkdir(parents=True, exist_ok=True)
+    continued = next((way for way in ways if way[1] == CONTINUED), None)
     for turn, prompt in enumerate(told(prompts)):
-        shift = turn % len(ways)
-        for draft, policy in [*ways[shift:], *ways[:shift]]:
-            file = folder / f"{turn}-{file_name(draft, policy)}.json"
-            if not file.exists():
-                given = costs.get(draft)
-                speckd.decode(
-                    the_pair(), prompt, draft=draft, policy=policy, plain=False, costs=given, max_new_tokens=tokens,
-                    continuations=policy == CONTINUED,
-                ).to_json(file)  # fmt: skip
-            done[draft, policy].append(DecodeRecord.from_json(file))
+        files = {way: folder / f"{turn}-{file_name(*way)}.json" for way in ways}
+        if not all(file.exists() for file in files.values()):
+            made = decode_in_turns(the_pair(), prompt, ways, max_new_tokens=tokens, continued=continued)
+            for way, file in files.items():
+                made[way].to_json(file)
+        for way, file in files.items():
+            done[way].append(DecodeRecord.from_json(file))
     return done
 
 
@@ -187,29 +183,16 @@ def file_name(draft: str, policy: str) -> str:
     return "".join(c if c.isalnum() or c in "=-.+" else "-" for c in f"{draft}-{policy}")
 
 
-def costs_of(drafts: Sequence[str], folder: Path) -> dict[str, Costs]:
-    """What each draft costs here, measured once for a folder of records."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "costs.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    for draft in drafts:
-        if draft not in known:
-            known[draft] = speckd.measure_costs(the_pair(), draft, repeats=4, context=96).to_dict()
-            file.write_text(json.dumps(known), encoding="utf-8")
-    return {draft: Costs.from_dict(costs) for draft, costs in known.items()}
-
-
 # --- the tables -----------------------------------------------------------------------------------------------------
 
 
 def policies(options: argparse.Namespace) -> list[dict[str, Any]]:
     """How far to draft: fixed lengths, rules that stop, trees, and what hindsight could have done."""
-    folder = RUNS / f"policies-{options.draft}-{options.data}-{options.tokens}"
-    costs = costs_of([options.draft], folder)
+    folder = RUNS / f"policies-{options.draft}-{options.data}-{options.tokens}-in-turns"
     prompts = prompts_of(options)
     # Continuations are kept beside a way that is decoded anyway: they do not count for its time.
     ways = [("none", "none"), *((options.draft, policy) for policy in (*CHAINS, *TREES))]
-    done = in_turns(prompts, ways, costs, folder, options.tokens)
+    done = in_turns(prompts, ways, folder, options.tokens)
     plain = [record.seconds for record in done["none", "none"]]
     texts = [record.output_ids for record in done["none", "none"]]
     rows = []
@@ -228,20 +211,15 @@ def policies(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def hispec(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One exit against two, on the teacher's own layers, with and without trained branches."""
-    folder = RUNS / f"hispec-{options.data}-{options.tokens}"
-    costs = costs_of(list(dict.fromkeys(draft for draft, _ in HISPEC)), folder)
-    done = in_turns(prompts_of(options), [("none", "none"), *HISPEC], costs, folder, options.tokens)
+    folder = RUNS / f"hispec-{options.data}-{options.tokens}-in-turns"
+    done = in_turns(prompts_of(options), [("none", "none"), *HISPEC], folder, options.tokens)
     plain = [record.seconds for record in done["none", "none"]]
     texts = [record.output_ids for record in done["none", "none"]]
     rows = []
     for draft, policy in HISPEC:
         records = done[draft, policy]
         assert [record.output_ids for record in records] == texts, "lossless decoding wrote another text"
-        row = {"draft": draft, "policy": policy, **figures(records, plain), **levels(draft, records)}
-        if draft.startswith("hispec"):
-            for name in ("predicted", "predicted_low", "predicted_high"):
-                row.pop(name, None)  # the cost model knows one level
-        rows.append(row)
+        rows.append({"draft": draft, "policy": policy, **figures(records, plain), **levels(draft, records)})
     keep_runs(done, "hispec", options)
     return rows
 

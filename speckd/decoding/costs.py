@@ -4,8 +4,7 @@ Costs are counted in *teacher tokens*: the time of one plain one-row pass. v(n) 
 one step of the draft, a_i the share of i-th drafted tokens that pass where all before them did.
 """
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,8 @@ class Costs:
         seconds: of one teacher token.
         spread: the largest quartile distance of any of the ratios, as a share of it: how noisy the machine was.
         clock: "cpu" (time that the process worked) or "wall".
-        verify_share: share of a pass that is left to verification where the draft ran the teacher's first layers.
+        verify_share: what older records multiplied v by where the draft ran the teacher's first layers; 1 since such
+            passes are timed as they are.
     Raises:
         ValueError: the rows are not ascending from 1, or a cost is not a positive number.
     """
@@ -129,33 +129,3 @@ def break_even(costs: Costs, length: int = 1) -> float | None:
         middle = (low + high) / 2
         low, high = (low, middle) if predicted_speedup(costs, [middle] * length) >= 1.0 else (middle, high)
     return high
-
-
-# --- measuring ------------------------------------------------------------------------------------------------------
-
-
-def interleaved(jobs: Sequence[Callable[[], object]], clock: Callable[[], float], repeats: int) -> list[list[float]]:
-    """Seconds of each job, ``repeats`` times, one after another in turns: so that a slow spell meets all of them."""
-    taken: list[list[float]] = [[] for _ in jobs]
-    for job in jobs:
-        job()  # the first run of anything allocates and loads
-    for turn in range(repeats):
-        order = range(len(jobs)) if turn % 2 == 0 else range(len(jobs) - 1, -1, -1)
-        for index in order:
-            began = clock()
-            jobs[index]()
-            taken[index].append(clock() - began)
-    return taken
-
-
-def costs_from(seconds: Sequence[Sequence[float]], rows: Sequence[int], clock: str, share: float = 1.0) -> Costs:
-    """Costs from interleaved seconds: of one row first, then of the other numbers of rows, last of a draft step."""
-    medians = [statistics.median(times) for times in seconds]
-    spreads = []
-    for times, median in zip(seconds, medians, strict=True):
-        if len(times) > 3:
-            low, _, high = statistics.quantiles(times, n=4)
-            spreads.append((high - low) / median)
-    unit = medians[0]
-    ratios = [median / unit for median in medians]
-    return Costs(tuple(rows), tuple(ratios[:-1]), ratios[-1], unit, max(spreads, default=0.0), clock, share)

@@ -17,13 +17,14 @@ from speckd._version import __version__
 from speckd.conversations import encode_prompt, stop_token_ids
 from speckd.data import token_text
 from speckd.decoding.coins import Coins
-from speckd.decoding.costs import Costs, costs_from, interleaved
+from speckd.decoding.costs import Costs
 from speckd.decoding.draft_named import check_draft, fastest_draft, fit_draft
 from speckd.decoding.drafts import Draft, Fitted
 from speckd.decoding.forward import NEAR_TIE_FACTOR, Forward, batched_error, forward_of
+from speckd.decoding.measuring import known_costs
 from speckd.decoding.policies import Plain, Policy, policy_from_text
 from speckd.decoding.record import CONTINUATION, DecodeRecord, RoundRecord
-from speckd.decoding.rounds import Round, Rounds, Rule, best_clock, clock_named, log_softmax
+from speckd.decoding.rounds import Round, Rounds, Rule, best_clock, log_softmax
 from speckd.decoding.verification import probabilities
 from speckd.draws import Stream
 from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
@@ -31,8 +32,6 @@ from speckd.pairs import Pair
 
 Entries = list[list[Any]]  # [token, p, q] of some tokens; q is None where the draft does not know the token
 N_TOP = 8  # tokens of each list that a record keeps
-MEASURED_ROWS = (1, 2, 3, 4, 5, 7, 9, 13, 17)  # passes that are timed; others lie on the lines between
-COST_REPEATS = 7
 
 
 class DecodingStopped(Stopped):
@@ -91,12 +90,13 @@ def decode(
         temperature: tau > 0, divides both models' logits.
         seed: names every uniform of a sampled text.
         lenience: epsilon in (0, 1]; below 1 more is accepted and the text is no longer the teacher's.
-        plain: also run our own plain loop over the same number of tokens, to compare with.
+        plain: also run our own plain loop over the same number of tokens, to compare with: in turns with the rounds, so
+            that a slow spell of the machine meets both.
         continuations: also keep, for each place of a greedy text, what the draft would have said there.
         costs: from ``measure_costs``; measured when they are needed and not given.
         lean: False runs the model's own forward in any case.
         on_round: told each finished round.
-        on_progress: called with a Progress: stages "costs", "decode" (text: the response so far), "plain".
+        on_progress: called with a Progress: stages "costs" and "decode" (text: the response so far).
         should_stop: asked before each step of the draft and each pass of the teacher.
     Returns:
         The record; the same text for the same arguments and machine.
@@ -109,29 +109,22 @@ def decode(
         prompt, draft or fastest_draft(pair), policy, max_new_tokens, do_sample, temperature, seed, lenience
     )
     prompt_ids = encode_prompt(pair.tokenizer, [{"role": "user", "content": prompt}])
-    room = _room(pair, len(prompt_ids), max_new_tokens)
+    room = room_of(pair, len(prompt_ids), max_new_tokens)
     target = forward_of(pair.teacher, pair.vocabulary_size, lean)
     fitted = fit_draft(pair, request.draft, target, request.policy, do_sample, lean)
-    if costs is None and fitted.draft is not None and (plain or request.policy.name == "cost"):
+    if costs is None and fitted.draft is not None and fitted.is_predicted and (plain or request.policy.name == "cost"):
         report(Progress("costs", 0, 1, "measuring what drafts and passes cost here"))
         costs = known_costs(pair, fitted, target, stopping)
-    rule = _rule(request, target, pair)
-    steps = fitted.rounds(
-        target, rule, request.policy, prompt_ids, room, costs=costs, stops=stop_ids(pair), should_stop=stopping
-    )
-    job = _Decoding(pair, request, target, fitted, prompt_ids, costs)
+    job = Decoding(pair, request, target, fitted, prompt_ids, room, costs, stopping)
+    beside = PlainBeside(job, stopping) if plain else None
     try:
-        for done in steps:
+        for done in job.steps:
             job.add(done)
             if on_round is not None:
                 on_round(job.rounds[-1])
             report(Progress("decode", len(job.output_ids), room, pair.tokenizer.decode(job.output_ids)))
-        job.prefill_seconds = steps.prefill_seconds
-        if plain:
-            report(Progress("plain", 0, 1, "the same text without drafts"))
-            job.plain_seconds, job.plain_ids = plain_loop(
-                target.fresh(), rule, prompt_ids, job.output_ids, stop_ids(pair), stopping
-            )
+            if beside is not None:
+                beside.catch_up()
         if continuations and not do_sample and fitted.draft is not None:
             job.continuations = continue_everywhere(fitted, prompt_ids, job, stopping)
     except Stopped:
@@ -179,7 +172,7 @@ def check_decode(
     return Request(prompt, draft, chosen, max_new_tokens, bool(do_sample), float(temperature), seed, float(lenience))
 
 
-def _room(pair: Pair, n_prompt: int, max_new_tokens: int) -> int:
+def room_of(pair: Pair, n_prompt: int, max_new_tokens: int) -> int:
     """How many tokens may be written: what was asked for, or what the models' context leaves.
 
     Raises:
@@ -225,8 +218,13 @@ def _rule(request: Request, target: Forward, pair: Pair) -> Rule:
 # --- from rounds to a record ----------------------------------------------------------------------------------------
 
 
-class _Decoding:
-    """A text that grows, and what a record says of it."""
+class Decoding:
+    """A text that grows, and what a record says of it.
+
+    Attributes:
+        steps: the rounds: iterate over them and ``add`` each.
+        plain_seconds, plain_ids: of the plain loop beside it, where there was one (see PlainBeside).
+    """
 
     def __init__(
         self,
@@ -235,14 +233,19 @@ class _Decoding:
         target: Forward,
         fitted: Fitted,
         prompt_ids: list[int],
+        room: int,
         costs: Costs | None,
+        should_stop: ShouldStop | None = None,
     ) -> None:
         self.pair, self.request, self.target, self.fitted = pair, request, target, fitted
         self.prompt_ids, self.costs = prompt_ids, costs
+        self.rule, self.stops = _rule(request, target, pair), stop_ids(pair)
+        self.steps: Rounds = fitted.rounds(
+            target, self.rule, request.policy, prompt_ids, room, costs=costs, stops=self.stops, should_stop=should_stop
+        )
         self.output_ids: list[int] = []
         self.rounds: list[RoundRecord] = []
         self.hidden: list[Tensor] = []
-        self.prefill_seconds = 0.0
         self.plain_seconds: float | None = None
         self.plain_ids: list[int] | None = None
         self.continuations: list[list[list[float]]] | None = None
@@ -271,7 +274,7 @@ class _Decoding:
             strings={token: token_text(tokenizer, token) for token in sorted(ids)},
             rounds=self.rounds,
             seconds=sum(step.draft_seconds + step.verify_seconds for step in self.rounds),
-            prefill_seconds=self.prefill_seconds,
+            prefill_seconds=self.steps.prefill_seconds,
             plain_seconds=self.plain_seconds,
             plain_ids=None if request.do_sample else self.plain_ids,
             costs=self.costs,
@@ -391,39 +394,42 @@ def _two_lists(
 # --- beside it ------------------------------------------------------------------------------------------------------
 
 
-def plain_loop(
-    target: Forward,
-    rule: Rule,
-    prompt_ids: Sequence[int],
-    output_ids: Sequence[int],
-    stops: Sequence[int],
-    should_stop: ShouldStop | None = None,
-) -> tuple[float, list[int]]:
-    """Seconds of our own plain loop over as many tokens, and what it wrote.
+class PlainBeside:
+    """Our own plain loop over the same text, a few tokens at a time between the rounds.
 
     A sampled text is another one each time, so there the given tokens are followed, each after a draw of its own.
+
+    Args:
+        job: beside which it runs, and which is told its seconds and what it wrote.
     """
-    if rule.coins is not None:
-        coins, length = rule.coins, len(output_ids)
+
+    def __init__(self, job: Decoding, should_stop: ShouldStop | None = None) -> None:
+        self.job, coins = job, job.rule.coins
 
         def follow(logits: Tensor, place: int) -> int:
-            coins.draw(probabilities(logits, rule.temperature), Stream.RESAMPLE, place)
-            return output_ids[place]
+            assert coins is not None
+            coins.draw(probabilities(logits, job.rule.temperature), Stream.RESAMPLE, place)
+            return job.output_ids[place]
 
-        rule = Rule(pick=follow, temperature=rule.temperature)
-        stops = ()
-    else:
-        rule, length = Rule(near_tie=-1.0), len(output_ids)
-    run = Rounds(target, None, rule, Plain(), prompt_ids, length, stops=stops, should_stop=should_stop)
-    seconds, written = 0.0, []
-    for done in run:
-        seconds += done.draft_seconds + done.verify_seconds
-        written += done.output
-    return seconds, written
+        rule = Rule(near_tie=-1.0) if coins is None else Rule(pick=follow, temperature=job.rule.temperature)
+        run = Rounds(job.target.fresh(), None, rule, Plain(), job.prompt_ids, 2**31, should_stop=should_stop)
+        self._steps = iter(run)
+        self._written: list[int] = []
+        self._seconds = 0.0
+
+    def catch_up(self) -> None:
+        """Write as many tokens as the text has by now. A text that was left behind, by Stop, has no plain seconds."""
+        job = self.job
+        job.plain_seconds = job.plain_ids = None
+        while len(self._written) < len(job.output_ids):
+            done = next(self._steps)
+            self._seconds += done.draft_seconds + done.verify_seconds
+            self._written += done.output
+        job.plain_seconds, job.plain_ids = self._seconds, list(self._written)
 
 
 def continue_everywhere(
-    fitted: Fitted, prompt_ids: Sequence[int], job: _Decoding, should_stop: ShouldStop
+    fitted: Fitted, prompt_ids: Sequence[int], job: Decoding, should_stop: ShouldStop
 ) -> list[list[list[float]]]:
     """For each place of the response, what the draft would say from there on: [token, q, confidence], 8 deep.
 
@@ -459,99 +465,3 @@ def _one_chain(draft: Draft, row: Tensor | None, temperature: float) -> list[lis
         if len(said) < CONTINUATION:
             row = draft.extend([token], [len(said) - 2])[0]
     return said
-
-
-# --- costs ----------------------------------------------------------------------------------------------------------
-
-_costs: "WeakKeyDictionary[Any, dict[tuple[str, str], Costs]]" = WeakKeyDictionary()
-
-
-def known_costs(pair: Pair, fitted: Fitted, target: Forward, should_stop: ShouldStop | None = None) -> Costs:
-    """The costs of this teacher and draft, measured once in the life of this process."""
-    known = _costs.setdefault(pair.teacher, {})
-    key = (fitted.name, type(target).__name__)
-    if key not in known:
-        known[key] = _measure(fitted, target, COST_REPEATS, should_stop)
-    return known[key]
-
-
-def measure_costs(
-    pair: Pair,
-    draft: str | None = None,
-    *,
-    repeats: int = COST_REPEATS,
-    context: int = 64,
-    lean: bool = True,
-    should_stop: ShouldStop | None = None,
-) -> Costs:
-    """What a pass over n rows and a step of the draft cost here, in teacher tokens: medians of interleaved runs.
-
-    Args:
-        pair: from ``load_pair``.
-        draft: as in ``decode``.
-        repeats: runs of each.
-        context: tokens of text in the caches meanwhile.
-        lean: False runs the model's own forward.
-        should_stop: asked before each pass.
-    Returns:
-        The costs; for one thread on a CPU by the time that the process worked, so that others there count for little.
-    Raises:
-        ValueError: the draft does not fit the pair.
-        Stopped: ``should_stop`` turned true.
-    """
-    chosen = draft or fastest_draft(pair)
-    check_draft(chosen, None, False)
-    target = forward_of(pair.teacher, pair.vocabulary_size, lean)
-    fitted = fit_draft(pair, chosen, target, None, False, lean)
-    costs = _measure(fitted, target, repeats, should_stop, context)
-    _costs.setdefault(pair.teacher, {})[(fitted.name, type(target).__name__)] = costs
-    return costs
-
-
-def _measure(
-    fitted: Fitted, target: Forward, repeats: int, should_stop: ShouldStop | None = None, context: int = 64
-) -> Costs:
-    stopping = should_stop or (lambda: False)
-    name = best_clock(target.device)
-    # Tokens of a pass are cheap to say and all alike to a matrix, so any will do.
-    ids = [(3 + 11 * place) % target.vocabulary_size for place in range(context)]
-    teacher = target.fresh()
-    hidden = teacher.feed(ids)
-
-    def verify(n_rows: int) -> Callable[[], object]:
-        def run() -> object:
-            if stopping():
-                raise Stopped
-            best = teacher.logits(teacher.feed(ids[:n_rows])).argmax(-1)
-            teacher.crop(context)
-            return best.tolist()
-
-        return run
-
-    jobs = [verify(n_rows) for n_rows in MEASURED_ROWS]
-    jobs.append(_draft_step(fitted, ids, hidden))
-    return costs_from(
-        interleaved(jobs, clock_named(name, target.device), repeats), MEASURED_ROWS, name, fitted.verify_share
-    )
-
-
-def _draft_step(fitted: Fitted, ids: list[int], hidden: Tensor) -> Callable[[], object]:
-    """One step of the draft on a text of this length, the choice of its token included."""
-    if fitted.draft is None:
-        return lambda: None
-    draft = fitted.probe()
-    zeros = torch.zeros((1, hidden.shape[1]), dtype=hidden.dtype, device=hidden.device)
-    features = torch.cat([zeros, hidden[:-1]]) if draft.wants_features else None
-    draft.commit(ids, features, [])
-    state = {"node": -1}
-
-    def run() -> object:
-        if state["node"] >= 12:  # the text stays as short as the teacher's
-            draft.commit(ids[:1], hidden[-1:] if draft.wants_features else None, [])
-            state["node"] = -1
-        row = draft.extend([ids[state["node"] + 2]], [state["node"]])[0]
-        state["node"] += 1
-        logprobs = log_softmax(row, 1.0)
-        return float(logprobs[int(logprobs.argmax())].exp())
-
-    return run

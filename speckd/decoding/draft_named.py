@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def fit_draft(
     if name.startswith("lookup+"):
         then = fit_draft(pair, text.strip().removeprefix("lookup+"), target, policy, do_sample, lean).draft
         assert then is not None
-        return _chained(text, LookupFirst(LookupDraft(target.vocabulary_size), then, text))
+        both = LookupFirst(LookupDraft(target.vocabulary_size), then, text)
+        return replace(_chained(text, both), probe=then.fresh)  # what is looked up counts as no step
     if name == "student":
         return _chained(text, _student(pair, text, knobs["vocab"], lean))
     if name == "eagle":

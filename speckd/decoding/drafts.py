@@ -265,11 +265,11 @@ class Fitted:
         draft: what proposes; None decodes plainly.
         rounds: makes the rounds of one text from (target, rule, policy, prompt ids, length, ...).
         probe: a draft with nothing read yet whose steps can be timed.
-        verify_share: share of the teacher's layers that a drafted row still has to run through.
+        is_predicted: whether its speed follows from ``Costs``, which know one level.
     """
 
     name: str
     draft: Draft | None
     rounds: Callable[..., Any]
     probe: Callable[[], Draft]
-    verify_share: float = 1.0
+    is_predicted: bool = True

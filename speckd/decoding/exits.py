@@ -247,7 +247,7 @@ def fit_exit(pair: Pair, name: str, target: Forward, knobs: dict[str, int]) -> F
     def rounds(target: Forward, rule: Rule, policy: Policy, prompt: Sequence[int], length: int, **more: Any) -> Rounds:
         return Rounds(target, draft, rule, policy, prompt, length, **more)
 
-    return Fitted(name, draft, rounds, draft.fresh, 1.0 - layer / target.n_layers)
+    return Fitted(name, draft, rounds, draft.fresh)
 
 
 def fit_hispec(pair: Pair, name: str, target: Forward, knobs: dict[str, int]) -> Fitted:
@@ -261,4 +261,4 @@ def fit_hispec(pair: Pair, name: str, target: Forward, knobs: dict[str, int]) ->
         policy = Fixed(g=min(16, knobs["gather"] + knobs["n_draft"]))
         return HiSpecRounds(cast(LayeredForward, target), (low, middle), *lengths, rule, policy, prompt, length, **more)
 
-    return Fitted(name, draft, cast(Callable[..., Any], rounds), draft.fresh, 1.0 - knobs["middle"] / target.n_layers)
+    return Fitted(name, draft, cast(Callable[..., Any], rounds), draft.fresh, is_predicted=False)

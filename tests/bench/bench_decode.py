@@ -3,16 +3,17 @@
     python tests/bench/bench_decode.py [--prompts 24] [--tokens 64] [--sample] [--json FILE] [--csv FILE]
 
 Columns: transformers' generate, its assisted generation with the packaged student, its prompt lookup; our plain loop
-over the lean forward; our drafts. For each prompt all of them answer, one after another, in an order that turns with
-each prompt; one thread, the time that the process worked, the reading of the prompt included for all. Greedy outputs
-must be identical. Ratios are medians over prompts, with 95% intervals from 2,000 resamples of the prompts.
+over the lean forward; our drafts. For each prompt all of them answer: transformers' ways one after another, some
+before ours and some after, in an order that turns with each prompt; ours round by round in turns. One thread, the time
+that the process worked, the reading of the prompt included for all. Greedy outputs must be identical. Ratios are
+medians over prompts, with 95% intervals from 2,000 resamples of the prompts.
 
 ``--only NAME`` (several times) leaves the other columns out; ratios need one of the three that they are over. What was
 measured stands in ``--json`` after each prompt, and the same command goes on from there.
 
 Predicted: tokens over what the rounds should have cost, against the measured ratio of the same rounds over our plain
-loop's, both without the reading of the prompt, which speculation leaves as it is. Costs are measured anew at each
-prompt, so that a slow spell of the machine meets both; their medians count.
+loop's, both without the reading of the prompt, which speculation leaves as it is. Costs are measured at each prompt
+between the rounds of all, so that a slow spell of the machine meets both.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ import speckd
 from speckd.data import encode_prompt
 from speckd.decoding.coins import Coins
 from speckd.decoding.costs import Costs
-from speckd.decoding.decode import known_costs, near_tie_of, stop_ids
+from speckd.decoding.decode import near_tie_of, stop_ids
 from speckd.decoding.draft_named import fit_draft
 from speckd.decoding.eagle import find_eagle
 from speckd.decoding.exact import DRAFT_ON
 from speckd.decoding.forward import forward_of
+from speckd.decoding.in_turns import ROWS, by_turns
+from speckd.decoding.measuring import Meter, known_costs
 from speckd.decoding.policies import policy_from_text
-from speckd.decoding.rounds import Rounds, Rule
+from speckd.decoding.rounds import Round, Rounds, Rule
 
 PROMPTS = Path(__file__).parents[2] / "assets" / "prompts" / "heldout.jsonl"
 OURS = [
@@ -75,15 +78,16 @@ def main() -> None:
     prompts = [encode_prompt(pair.tokenizer, [{"role": "user", "content": row["prompt"]}]) for row in rows]
     prompts = prompts[:: max(1, len(prompts) // chosen.prompts)][: chosen.prompts]
     rounded: Rounded = {}
-    ways = columns(pair, chosen.tokens, chosen.sample, chosen.only, rounded)
-    taken, costs = measure(ways, pair, prompts, chosen, rounded)
+    theirs, ours, drafts = columns(pair, chosen.tokens, chosen.sample, chosen.only, rounded)
+    taken, costs = measure(theirs, ours, drafts, pair, prompts, chosen, rounded)
     report(taken, rounded, costs, chosen)
 
 
 def columns(
     pair: speckd.Pair, n_tokens: int, sample: bool, only: list[str] | None, rounded: Rounded
-) -> dict[str, Callable[[list[int]], list[int]]]:
-    """Name -> a function from a prompt's ids to the response's; ours also say in ``rounded`` what their rounds were."""
+) -> tuple[dict[str, Callable[[list[int]], list[int]]], dict[str, Callable[[list[int]], Iterator[Round]]], dict]:
+    """Transformers' ways by name, from a prompt's ids to the response's; ours, from a prompt's ids to the rounds, which
+    also say in ``rounded`` what they were; and the drafts of ours by name."""
 
     def transformers_way(**more: object) -> Callable[[list[int]], list[int]]:
         def run(prompt: list[int]) -> list[int]:
@@ -107,7 +111,7 @@ def columns(
         "prompt lookup": transformers_way(prompt_lookup_num_tokens=10),
     }
     target = forward_of(pair.teacher, pair.vocabulary_size)
-    stops = stop_ids(pair)
+    ours, drafts, stops = {}, {}, stop_ids(pair)
     near_tie = -1.0 if sample else near_tie_of(target, pair.teacher)
     for name, draft, policy_text in OURS:
         if ("eagle" in draft and find_eagle(pair) is None) or (only and name not in only):
@@ -116,56 +120,83 @@ def columns(
         fitted = fit_draft(pair, draft, target, policy, sample)
         costs = known_costs(pair, fitted, target) if policy.name == "cost" else None
         rounded[name] = []
-        found[name] = our_way(target, fitted, policy, costs, n_tokens, stops, near_tie, sample, rounded[name])
-    return {name: way for name, way in found.items() if not only or name in only}
+        if draft != "none":
+            drafts.setdefault(draft, fitted)
+        ours[name] = our_way(target, fitted, policy, costs, n_tokens, stops, near_tie, sample, rounded[name])
+    return {name: way for name, way in found.items() if not only or name in only}, ours, drafts
 
 
 def our_way(target, fitted, policy, costs, n_tokens, stops, near_tie, sample, rounded):  # type: ignore[no-untyped-def]
-    def run(prompt: list[int]) -> list[int]:
+    """A prompt's rounds, one after another; each is asked for by the stopwatch."""
+
+    def begin(prompt: list[int]) -> Iterator[Round]:
         rule = Rule(Coins(0), near_tie=near_tie) if sample else Rule(near_tie=near_tie)
         draft = fitted.draft.fresh() if fitted.draft is not None else None
         steps = Rounds(target.fresh(), draft, rule, policy, prompt, n_tokens, costs=costs, stops=stops)
-        written, seconds, rows, n_steps = [], 0.0, [], 0
+        n_written, seconds, rows, n_steps = 0, 0.0, [], 0
         for done in steps:
-            written += done.output
+            n_written += len(done.output)
             seconds += done.draft_seconds + done.verify_seconds
             rows.append(len(done.drafted.tokens) + 1)
             n_steps += done.drafted.steps
-        rounded.append([len(written), seconds, rows, n_steps])
-        return written
+            yield done
+        rounded.append([n_written, seconds, rows, n_steps])
 
-    return run
+    return begin
+
+
+def timed(rounds: Iterator[Round], seconds: list[float]) -> Iterator[Round]:
+    """The rounds; what each took, the reading of the prompt included, is added to ``seconds``."""
+    while True:
+        began = time.process_time()
+        done = next(rounds, None)
+        seconds[0] += time.process_time() - began
+        if done is None:
+            return
+        yield done
 
 
 @torch.inference_mode()
 def measure(
-    ways: dict, pair: speckd.Pair, prompts: list[list[int]], chosen: argparse.Namespace, rounded: Rounded
-) -> tuple[Seconds, dict[str, list[dict]]]:
-    """Seconds a token of each way on each prompt, and the costs of each draft as measured at each prompt."""
-    names = list(ways)
-    for name in names:
-        ways[name](prompts[0][:8])  # the first run of anything allocates and loads
-    taken: Seconds = {name: [] for name in names}
-    costs: dict[str, list[dict]] = {draft: [] for name, draft, _ in OURS if name in names and draft != "none"}
+    theirs: dict, ours: dict, fitted: dict, pair: speckd.Pair, prompts: list[list[int]], chosen: argparse.Namespace,
+    rounded: Rounded,
+) -> tuple[Seconds, dict[str, list[dict]]]:  # fmt: skip
+    """Seconds a token of each way on each prompt, and the costs of each draft as measured between its rounds."""
+    for way in theirs.values():
+        way(prompts[0][:8])  # the first run of anything allocates and loads
+    for begin in ours.values():
+        list(begin(prompts[0][:8]))
     for rows in rounded.values():
         rows.clear()
+    taken: Seconds = {name: [] for name in [*theirs, *ours]}
+    costs: dict[str, list[dict]] = {draft: [] for draft in fitted}
     if chosen.json and Path(chosen.json).exists():
         kept = json.loads(Path(chosen.json).read_text(encoding="utf-8"))
         taken, costs = kept["seconds_a_token"], kept["costs"]
-        assert list(taken) == names, f"{chosen.json} holds other columns: remove it, or choose another file"
+        assert list(taken) == [*theirs, *ours], f"{chosen.json} holds other columns: remove it, or choose another file"
         for name, rows in kept["rounded"].items():
             rounded[name] += rows
-    for turn in range(len(taken[names[0]]), len(prompts)):
-        prompt, texts = prompts[turn], {}
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            began = time.process_time()
-            texts[name] = ways[name](prompt)
-            taken[name].append((time.process_time() - began) / max(1, len(texts[name])))
+    target = forward_of(pair.teacher, pair.vocabulary_size)
+    for turn in range(len(taken[next(iter(ours))]), len(prompts)):
+        prompt, texts = prompts[turn], {name: [] for name in ours}
+        seconds: dict[str, list[float]] = {name: [0.0] for name in taken}
+        names = list(theirs)[turn % 3 :] + list(theirs)[: turn % 3]
+        for name in names[: turn % 2 + 1]:
+            texts[name], seconds[name] = whole(theirs[name], prompt)
+        meter = Meter(list(fitted.values()), target, len(prompt) + chosen.tokens // 2, ROWS)
+        running = [timed(begin(prompt), seconds[name]) for name, begin in ours.items()]
+        for number, done in by_turns(running, meter.step):
+            texts[list(ours)[number]] += done.output
+        meter.turn()
+        for name in names[turn % 2 + 1 :]:
+            texts[name], seconds[name] = whole(theirs[name], prompt)
+        for name in taken:
+            taken[name].append(seconds[name][0] / max(1, len(texts[name])))
         if not chosen.sample:
-            different = [name for name in names if texts[name] != texts[names[0]]]
-            assert not different, f"prompt {turn}: {different} wrote another text than {names[0]}"
-        draft = list(costs)[turn % len(costs)]  # one draft at each prompt: it takes seconds
-        costs[draft].append(speckd.measure_costs(pair, draft, repeats=2, context=96).to_dict())
+            different = [name for name in taken if texts[name] != texts[next(iter(ours))]]
+            assert not different, f"prompt {turn}: {different} wrote another text"
+        for draft in costs:
+            costs[draft].append(meter.costs(fitted[draft].name).to_dict())
         if chosen.json:
             kept = {"seconds_a_token": taken, "rounded": rounded, "costs": costs}
             Path(chosen.json).write_text(json.dumps(kept) + "\n")
@@ -173,23 +204,22 @@ def measure(
     return taken, costs
 
 
-def median_costs(costs: dict[str, list[dict]], draft: str) -> Costs:
-    """The median of each cost over the prompts at which it was measured; passes cost the same beside every draft."""
-    passes = [one for measured in costs.values() for one in measured]
-    ratios = zip(*(one["verify"] for one in passes), strict=True)
-    step = statistics.median(one["draft"] for one in costs[draft])
-    return Costs(tuple(passes[0]["rows"]), tuple(statistics.median(ratio) for ratio in ratios), step)
+def whole(way: Callable[[list[int]], list[int]], prompt: list[int]) -> tuple[list[int], list[float]]:
+    """One of transformers' ways on a prompt: its text and its seconds."""
+    began = time.process_time()
+    text = way(prompt)
+    return text, [time.process_time() - began]
 
 
-def over_plain(rows: list[Any], plain: list[Any], costs: Costs | None) -> tuple[float, float, float]:
+def over_plain(rows: list[Any], plain: list[Any], costs: list[Costs] | None) -> tuple[float, float, float]:
     """Our plain loop's time a token over this way's, all prompts together, and the ends of its 95% interval: measured,
-    or predicted where costs are given."""
+    or predicted where each prompt's costs are given."""
 
-    def time_of(row: list[Any]) -> float:
-        return row[1] if costs is None else sum(map(costs.verify, row[2])) + costs.draft * row[3]
+    def time_of(row: list[Any], place: int) -> float:
+        return row[1] if costs is None else sum(map(costs[place].verify, row[2])) + costs[place].draft * row[3]
 
     def ratio(places: list[int]) -> float:
-        times = [sum(time_of(one[i]) for i in places) / sum(one[i][0] for i in places) for one in (rows, plain)]
+        times = [sum(time_of(one[i], i) for i in places) / sum(one[i][0] for i in places) for one in (rows, plain)]
         return times[1] / times[0]
 
     draw, every = random.Random(0), list(range(len(rows)))
@@ -222,10 +252,11 @@ def report(taken: Seconds, rounded: Rounded, costs: dict[str, list[dict]], chose
         print(f"{name:20}{row['ms_a_token']:12.1f}{cells}")
         if name in rounded and "plain loop" in rounded and name != "plain loop":
             draft = next(draft for known, draft, _ in OURS if known == name)
-            prices = median_costs(costs, draft)
+            prices = [Costs.from_dict(one) for one in costs[draft]]
             row |= columns_of("rounds", over_plain(rounded[name], rounded["plain loop"], None))
             row |= columns_of("predicted", over_plain(rounded[name], rounded["plain loop"], prices))
-            row |= {"v2": prices.verify(2), "v4": prices.verify(4), "v8": prices.verify(8), "c": prices.draft}
+            row |= {f"v{n}": statistics.median(one.verify(n) for one in prices) for n in (2, 4, 8)}
+            row["c"] = statistics.median(one.draft for one in prices)
             print(f"{'':20}of the rounds alone {row['rounds']:.2f}, predicted {row['predicted']:.2f}")
         table.append(row)
     if chosen.csv:

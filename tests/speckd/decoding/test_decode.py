@@ -3,13 +3,17 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import speckd
-from speckd.decoding.decode import decode, measure_costs
+from speckd.decoding.decode import decode
+from speckd.decoding.forward import forward_of
+from speckd.decoding.in_turns import decode_in_turns
+from speckd.decoding.measuring import Meter, measure_costs
 from speckd.decoding.record import DecodeRecord
 from tests import training_pair
 
@@ -287,7 +291,7 @@ def test_stop_in_mid_round_ends_it_and_keeps_the_rounds_before(pair: speckd.Pair
 def test_progress_tells_the_text_so_far(pair: speckd.Pair) -> None:
     told: list[speckd.Progress] = []
     record = decode(pair, "Say 3", draft="student", policy="cost", max_new_tokens=12, on_progress=told.append)
-    assert {event.stage for event in told} == {"costs", "decode", "plain"}
+    assert {event.stage for event in told} == {"costs", "decode"}
     assert [event for event in told if event.stage == "decode"][-1].text == record.text
 
 
@@ -296,6 +300,41 @@ def test_measured_costs_are_in_teacher_tokens(pair: speckd.Pair) -> None:
     assert costs.rows[0] == 1 and costs.verify_ratio[0] == 1.0
     assert costs.draft > 0 and costs.seconds > 0
     assert speckd.measure_costs is measure_costs
+    with pytest.raises(ValueError, match="several levels"):
+        measure_costs(pair, draft="hispec:draft=1:middle=2")
+
+
+def test_costs_are_ratios_to_the_plain_passes_beside_them(pair: speckd.Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that grows slower with every look at the clock leaves the ratios as they are."""
+    target, now = forward_of(pair.teacher), [0.0]
+    price = {1: 1.0, 2: 1.5, 3: 1.8}
+
+    class Priced(Meter):
+        def _pass_of(self, n_rows: int) -> Callable[[], float]:
+            def run() -> float:
+                now[0] += 1.0
+                return price[n_rows] * (10.0 + now[0])
+
+            return run
+
+    meter = Priced([], target, rows=(1, 2, 3))
+    meter.turn(5)
+    costs = meter.costs("none")
+    assert costs.verify_ratio == (1.0, pytest.approx(1.5, rel=1e-9), pytest.approx(1.8, rel=1e-9)) and costs.draft == 0
+
+
+def test_ways_in_turns_write_what_each_writes_alone(pair: speckd.Pair) -> None:
+    ways = [("student", "fixed:g=2"), ("lookup", "fixed:g=4"), ("exit:layer=1:raw=1", "fixed:g=2"), ("student", "cost")]
+    done = decode_in_turns(pair, "Why is it?", ways, max_new_tokens=16, continued=ways[0])
+    assert list(done) == [("none", "none"), *ways]
+    for (draft, policy), record in done.items():
+        alone = decode(pair, "Why is it?", draft=draft, policy=policy, max_new_tokens=16, plain=False)
+        assert record.output_ids == alone.output_ids and record.identical
+        if policy != "cost":  # which decides by the costs of the moment
+            assert [step.output for step in record.rounds] == [step.output for step in alone.rounds]
+        assert record.plain_seconds == sum(s.draft_seconds + s.verify_seconds for s in done["none", "none"].rounds)
+        assert (record.predicted_speedup is None) == (draft == "none")
+    assert done[ways[0]].continuations and not done[ways[1]].continuations
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from speckd.decoding.costs import Costs, best_length, break_even, costs_from, expected_tokens, predicted_speedup
+from speckd.decoding.costs import Costs, best_length, break_even, expected_tokens, predicted_speedup
 from speckd.decoding.policies import POLICIES, CostAware, policy_from_text
 from speckd.decoding.record import DecodeRecord, RoundRecord
 from speckd.decoding.replay import n_right, oracle, replay
@@ -39,11 +39,6 @@ def test_the_best_length_is_the_best_of_all_predictions() -> None:
         speeds = [predicted_speedup(COSTS, [acceptance] * g) for g in range(17)]
         assert speed == pytest.approx(max(speeds)) and speeds[length] == pytest.approx(max(speeds))
     assert best_length(COSTS, 0.05) == (0, 1.0)
-
-
-def test_costs_from_seconds_are_ratios_of_medians() -> None:
-    costs = costs_from([[2.0, 1.0, 3.0], [3.0, 3.0, 9.0], [0.2, 0.1, 0.6]], (1, 2), "cpu")
-    assert costs.verify_ratio == (1.0, 1.5) and costs.draft == pytest.approx(0.1) and costs.seconds == 2.0
 
 
 @pytest.mark.parametrize("rows", [(2, 3), (1, 1), ()])
