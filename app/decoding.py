@@ -46,7 +46,7 @@ class DecodeRequest(Question):
             raise ValueError("Here only the drafts that come with the page can be used: leave file= out.")
         lenience = as_real(asked["lenience"], "The lenience", 0.01, 1.0)
         request = replace(question, **names, lenience=lenience)
-        from speckd.decoding.decode import check_decode
+        from speckd.decoding.request import check_decode
 
         check_decode(
             request.prompt,

@@ -60,7 +60,8 @@ def register(commands: Any) -> None:
 
 
 def _decode(options: argparse.Namespace) -> int:
-    from speckd.decoding.decode import check_decode, decode
+    from speckd.decoding.decode import decode
+    from speckd.decoding.request import check_decode
 
     # mistakes first: they cost nothing before the models are loaded
     check_decode(

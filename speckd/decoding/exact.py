@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speckd.decoding.decode import near_tie_of
 from speckd.decoding.draft_named import fit_draft
 from speckd.decoding.drafts import Draft
-from speckd.decoding.forward import ModelForward, forward_of
+from speckd.decoding.forward import ModelForward, forward_of, near_tie_of
 from speckd.decoding.policies import DynamicDepth, Plain, Policy
 from speckd.decoding.rounds import Rounds, Rule
 from speckd.decoding.verification import Pick

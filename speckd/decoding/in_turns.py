@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from speckd.data import encode_prompt
+from speckd.decoding.beside import continue_everywhere
 from speckd.decoding.costs import Costs
-from speckd.decoding.decode import Decoding, check_decode, continue_everywhere, room_of
 from speckd.decoding.draft_named import fit_draft
 from speckd.decoding.drafts import Fitted
 from speckd.decoding.forward import forward_of
 from speckd.decoding.measuring import Meter, known_costs
 from speckd.decoding.record import DecodeRecord
+from speckd.decoding.recording import Decoding
+from speckd.decoding.request import check_decode, room_of
 from speckd.decoding.rounds import Round
 from speckd.pairs import Pair
 

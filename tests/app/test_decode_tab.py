@@ -16,8 +16,8 @@ from app.recorded import DECODED, recorded_decodings
 from app.settings import ON_A_SPACE, Settings
 from app.tabs import decode
 from speckd import words
-from speckd.decoding.decode import check_decode
 from speckd.decoding.facts import facts
+from speckd.decoding.request import check_decode
 from tests.app import stand_in
 
 OPEN = Settings()

@@ -30,14 +30,14 @@ from typing import Any
 import torch
 
 import speckd
+from speckd.conversations import stop_token_ids
 from speckd.data import encode_prompt
 from speckd.decoding.coins import Coins
 from speckd.decoding.costs import Costs
-from speckd.decoding.decode import near_tie_of, stop_ids
 from speckd.decoding.draft_named import fit_draft
 from speckd.decoding.eagle import find_eagle
 from speckd.decoding.exact import DRAFT_ON
-from speckd.decoding.forward import forward_of
+from speckd.decoding.forward import forward_of, near_tie_of
 from speckd.decoding.in_turns import ROWS, by_turns
 from speckd.decoding.measuring import Meter, known_costs
 from speckd.decoding.policies import policy_from_text
@@ -111,7 +111,7 @@ def columns(
         "prompt lookup": transformers_way(prompt_lookup_num_tokens=10),
     }
     target = forward_of(pair.teacher, pair.vocabulary_size)
-    ours, drafts, stops = {}, {}, stop_ids(pair)
+    ours, drafts, stops = {}, {}, stop_token_ids(pair.teacher, pair.tokenizer)
     near_tie = -1.0 if sample else near_tie_of(target, pair.teacher)
     for name, draft, policy_text in OURS:
         if ("eagle" in draft and find_eagle(pair) is None) or (only and name not in only):
