@@ -18,8 +18,10 @@ from pathlib import Path
 import torch
 
 from speckd.jobs import Progress
-from speckd.training.draft import DraftData, DraftSettings, distill_draft, read_draft_data
+from speckd.training.draft import distill_draft
+from speckd.training.draft_data import DraftData, read_draft_data
 from speckd.training.draft_figures import DraftFigures, in_words
+from speckd.training.draft_settings import DraftSettings
 
 VARIANTS: dict[str, dict[str, object]] = {
     "forward-kl": {},

@@ -3,7 +3,10 @@
 import json
 import math
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,20 @@ def write_whole(path: str | Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of ``target`` once all is written: that is complete or as before.
+
+    The caller makes it, or lets whoever writes there make it.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    yield partial
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(partial, target)
 
 
 def rounded(values: "Tensor") -> list[float | str]:

@@ -37,8 +37,10 @@ from speckd.decoding.eagle import EagleLayer, cut_head, read_draft
 from speckd.heads import Head
 from speckd.pairs import load_pair
 from speckd.rollouts import Sampling, generate_batch
-from speckd.training.draft import DraftData, DraftSettings, distill_draft, read_draft_data
+from speckd.training.draft import distill_draft
+from speckd.training.draft_data import DraftData, read_draft_data
 from speckd.training.draft_figures import logits_of, unrolled
+from speckd.training.draft_settings import DraftSettings
 from speckd.training.draft_text import DraftTexts, draft_texts
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "tvd")

@@ -131,8 +131,9 @@ def _draft(options: argparse.Namespace) -> int:
     """Train the draft that ``--draft`` names."""
     if options.draft.partition(":")[0] == "exits":
         return _exits(options)
-    from speckd.training.draft import DraftSettings, distill_draft, parse_draft
+    from speckd.training.draft import distill_draft
     from speckd.training.draft_figures import in_words
+    from speckd.training.draft_settings import DraftSettings, parse_draft
 
     shared = {item.name for item in fields(DraftSettings)} & set(vars(options))
     asked = {name: getattr(options, name) for name in shared if getattr(options, name) is not None}

@@ -1,7 +1,6 @@
 """What a run writes: its folder, its record and report, and the student, whole or absent."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,52 +8,24 @@ from pathlib import Path
 
 import torch
 
-from speckd.files import write_whole
+from speckd.files import whole_folder, write_whole
 from speckd.pairs import Pair
 from speckd.runs.report import RunRecord, to_csv, to_html, to_markdown
 from speckd.runs.settings import DistillSettings, command_of
 from speckd.runs.telling import model_card, seed_spread, verdict
 from speckd.training.prepare import save_student
+from speckd.training.run_folder import claim_folder
+
+# Settings that a resumed run may change.
+FREE = (
+    "output", "cache_folder", "device", "name", "report_to", "keep_checkpoints", "eval_every", "in_turn",
+    "push_to_hub", "hub_private",
+)  # fmt: skip
 
 
 def open_folder(folder: Path, settings: DistillSettings, resume: bool) -> None:
     """Make the run's folder, or check that it holds this very run."""
-    asked = json.loads(json.dumps(asdict(settings)))
-    file = folder / "settings.json"
-    try:
-        if file.exists():
-            if not resume:
-                raise ValueError(f"{folder} holds a run already: resume it with --resume, or choose another folder.")
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            free = {
-                "output",
-                "cache_folder",
-                "device",
-                "name",
-                "report_to",
-                "keep_checkpoints",
-                "eval_every",
-                "in_turn",
-                "push_to_hub",
-                "hub_private",
-            }
-            differing = sorted(
-                name for name in asked if kept.get(name, asked[name]) != asked[name] and name not in free
-            )
-            if differing:
-                raise ValueError(
-                    f"{folder} holds a run with other settings ({', '.join(differing)}): repeat the first command with "
-                    "--resume added, or choose another folder."
-                )
-        elif folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder} is not empty, and no run of ours: choose another folder.")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(asked, indent=2) + "\n")
-    except OSError as error:
-        raise OSError(
-            f"{folder} cannot be written ({error.strerror or error}): free some space or choose another folder."
-        ) from error
+    claim_folder(folder, asdict(settings), resume=resume, free=FREE)
 
 
 def write_record(output: Path, record: RunRecord) -> None:
@@ -83,15 +54,12 @@ def write_student(
     settings: DistillSettings,
     weights: dict[str, torch.Tensor] | None,
 ) -> None:
-    """The student under a temporary name, then renamed: whole or absent."""
-    partial, target = output / ".student.partial", output / "student"
-    shutil.rmtree(partial, ignore_errors=True)
+    """The student with its card: whole or absent."""
+    target = output / "student"
     try:
-        save_student(pair.student, partial, pair.tokenizer, weights, dtype=getattr(torch, settings.save_dtype))
-        (partial / "README.md").write_text(model_card(pair, record, settings), encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(partial, target)
+        with whole_folder(target) as partial:
+            save_student(pair.student, partial, pair.tokenizer, weights, dtype=getattr(torch, settings.save_dtype))
+            (partial / "README.md").write_text(model_card(pair, record, settings), encoding="utf-8")
     except OSError as error:
         raise OSError(
             f"{target} cannot be written ({error.strerror or error}): free some space, then run the same command with "

@@ -26,7 +26,7 @@ from speckd.jobs import OnProgress, Progress, ShouldStop, Stopped
 from speckd.packaged import PACKAGED
 from speckd.pairs import Pair, load_pair
 from speckd.training import defaults
-from speckd.training.draft import most_frequent
+from speckd.training.draft_data import most_frequent
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,10 @@ from speckd.decoding.eagle import read_draft
 from speckd.jobs import Progress, Stopped
 from speckd.pairs import load_pair
 from speckd.training import defaults
-from speckd.training.draft import (
-    DraftSettings,
-    acceptance_loss,
-    distill_draft,
-    most_frequent,
-    parse_draft,
-    read_draft_data,
-)
+from speckd.training.draft import distill_draft
+from speckd.training.draft_data import most_frequent, read_draft_data
+from speckd.training.draft_loss import acceptance_loss
+from speckd.training.draft_settings import DraftSettings, parse_draft
 from speckd.training.draft_text import draft_texts
 from tests.tiny import save_model
 
