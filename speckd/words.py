@@ -158,6 +158,12 @@ STUDY_FIGURES: dict[str, dict[str, str]] = {
         "says": "the student's greedy answers against the teacher's",
     },
     "tasks": {"label": "small tasks", "kind": "share", "better": "higher", "says": "share of 49 tasks answered right"},
+    "tasks_chosen": {
+        "label": "small tasks, chosen",
+        "kind": "share",
+        "better": "higher",
+        "says": "share of 49 tasks whose right answer is likelier than three wrong ones",
+    },
     "block_efficiency_greedy": {
         "label": "block efficiency, greedy",
         "kind": "ratio",

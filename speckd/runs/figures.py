@@ -2,7 +2,8 @@
 
     given answers    divergences, TAR at 1, 5 and 20, acceptance, agreement: means over the answers' tokens
     greedy_, own_    the student's own text, greedy and sampled at temperature 1, judged by the teacher
-    tasks            exact match on generated tasks; the teacher's own score is the ceiling
+    tasks            exact match on generated tasks; the teacher's own score is the ceiling. tasks_chosen: the right
+                     answer is the likeliest of four
     draft            block efficiency of the student as a draft of the teacher
     steadiness       spread of the gradient norm, largest jump of the held-out curve, whether it diverged
     bite, panel      what a gate really changed, and what every other selector would have kept (see panel.py)
@@ -116,11 +117,12 @@ def measure_rows(
 
 @dataclass(frozen=True)
 class Task:
-    """A small task with one right answer. kind: of which sort it is."""
+    """A small task with one right answer. kind: of which sort it is. others: wrong answers of the same sort."""
 
     kind: str
     prompt: str
     answer: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,30 @@ def answer_tasks(model: Any, pair: Pair, tasks: Sequence[Task], longest: int = 2
     """A model's greedy answers to the tasks, as text."""
     prompts = [encode_prompt(pair.tokenizer, [{"role": "user", "content": task.prompt}]) for task in tasks]
     return [pair.tokenizer.decode(ids, skip_special_tokens=True) for ids in write(model, pair, prompts, longest)]
+
+
+@torch.no_grad()
+def chosen_right(model: Any, pair: Pair, tasks: Sequence[Task]) -> float:
+    """The share of tasks whose right answer a model finds likelier than each of the others.
+
+    A student that cannot write the answer yet may already prefer it: where exact match is 0, this still tells.
+    Likelihood is the sum of log q over the answer's tokens, straight after the prompt.
+    """
+    head, texts = Head.of(model), list[Example]()
+    for task in tasks:
+        prompt = encode_prompt(pair.tokenizer, [{"role": "user", "content": task.prompt}])
+        answers = (pair.tokenizer.encode(one, add_special_tokens=False) for one in (task.answer, *task.others))
+        texts += [Example(prompt, ids, len(texts) + 1) for ids in answers]
+    likely = []
+    for text, hidden in zip(texts, hidden_of(model, texts), strict=True):
+        log_q = head.logits(hidden, pair.vocabulary_size).log_softmax(-1)
+        likely.append(log_q.gather(-1, torch.tensor(text.response_ids, device=log_q.device)[:, None]).sum().item())
+    right, at = 0, 0
+    for task in tasks:
+        own, *others = likely[at : at + 1 + len(task.others)]
+        right += all(own > other for other in others)
+        at += 1 + len(task.others)
+    return right / len(tasks)
 
 
 def is_right(task: Task, answer: str) -> bool:
@@ -228,6 +254,7 @@ class Examiner:
             if self.tasks:
                 answers = answer_tasks(model, self.pair, self.tasks)
                 found["tasks"] = _mean([is_right(t, a) for t, a in zip(self.tasks, answers, strict=True)])
+                found["tasks_chosen"] = chosen_right(model, self.pair, self.tasks)
                 texts["tasks"] = answers[:3]
         finally:
             student.train(was_training)

@@ -22,6 +22,7 @@ HIGHER_IS_BETTER = {
     "divergence": False, "reverse_kl": False, "jsd": False, "tvd": False, "acceptance": True, "agreement": True,
     "tar1": True, "tar5": True, "tar20": True, "own_reverse_kl": False, "greedy_reverse_kl": False,
     "own_teacher_nats": False, "greedy_teacher_nats": False, "rouge_l": True, "tasks": True,
+    "tasks_chosen": True,
     "block_efficiency_greedy": True, "block_efficiency_sampled": True, "grad_norm_spread": False, "largest_jump": False,
     "greedy_repetition": False, "own_repetition": False,
 }  # fmt: skip

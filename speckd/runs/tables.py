@@ -26,7 +26,8 @@ LAST_COLUMNS = ("seconds", "figure_seconds", "device", "torch", "cell", "command
 # What every row must say, and what its numbers may be.
 _TOLD = ("study", "part", "objective", "student", "text", "gate", "status", "cell", "command")
 _WHOLE = ("steps", "seed")
-_SHARES = ("acceptance", "agreement", "tvd", "tar1", "tar5", "tar20", "rouge_l", "tasks", "bite_tokens", "kept_weight")
+_SHARES = ("acceptance", "agreement", "tvd", "tar1", "tar5", "tar20", "rouge_l", "tasks", "tasks_chosen", "bite_tokens",
+           "kept_weight")  # fmt: skip
 _AMOUNTS = ("learning_rate", "divergence", "reverse_kl", "jsd", "largest_jump", "grad_norm_spread", "seconds")
 _ANEW = "take the file from the repository anew, or write it with `python -m speckd study`"
 

@@ -14,7 +14,8 @@ LOWER = {
     "greedy_repetition", "own_repetition", "grad_norm_spread", "largest_jump",
 }  # fmt: skip
 FIGURES = (
-    *sorted(LOWER), "acceptance", "tar1", "tar5", "tar20", "rouge_l", "tasks", "block_efficiency_greedy",
+    *sorted(LOWER), "acceptance", "tar1", "tar5", "tar20", "rouge_l", "tasks", "tasks_chosen",
+    "block_efficiency_greedy",
 )  # fmt: skip
 SETTING = ("study", "objective", "student", "text", "learning_rate", "steps", "batch_size")
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from speckd.runs.figures import Task, expected_block, greedy_rounds, is_right, repetition, steadiness
+import speckd
+from speckd.data import encode_prompt
+from speckd.runs.figures import Task, chosen_right, expected_block, greedy_rounds, is_right, repetition, steadiness
 from speckd.runs.plans import Plan, read_plan
 from speckd.runs.study import (
     Machine,
@@ -21,6 +23,7 @@ from speckd.runs.study import (
     write_results,
 )
 from speckd.runs.tables import merge_tables, read_table, write_table
+from speckd.runs.tasks import TASKS
 from speckd.runs.texts import with_noise
 from tests import training_pair
 
@@ -270,6 +273,28 @@ def test_repetition_counts_what_stood_before() -> None:
 )
 def test_a_task_is_judged_by_whole_words_of_the_first_sentence(answer: str, right: bool) -> None:
     assert is_right(Task("fact", "", "Paris"), answer) is right
+
+
+def test_a_task_is_chosen_right_where_its_answer_is_the_likeliest(tmp_path: Path) -> None:
+    pair = speckd.load_pair(*training_pair.save(tmp_path), device="cpu")
+    words = ("one", "two", "three")
+    prompt = encode_prompt(pair.tokenizer, [{"role": "user", "content": "count"}])
+
+    def likely(word: str) -> float:
+        answer = pair.tokenizer.encode(word, add_special_tokens=False)
+        log_q = pair.student(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        return sum(log_q[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer))
+
+    tasks = [Task("fact", "count", word, tuple(other for other in words if other != word)) for word in words]
+    best = max(words, key=likely)
+    for task in tasks:
+        assert chosen_right(pair.student, pair, [task]) == float(task.answer == best)
+    assert chosen_right(pair.student, pair, tasks) == pytest.approx(1 / 3)
+
+
+def test_wrong_answers_are_no_right_ones() -> None:
+    for task in TASKS:
+        assert 2 <= len(task.others) == len(set(task.others)) and task.answer not in task.others
 
 
 def test_steadiness_reads_the_log() -> None:
