@@ -54,7 +54,7 @@ def cells(against: str = PLAIN) -> tuple[dict[str, Any], ...]:
                         same = mine["seed"] == theirs["seed"] and mine["device"] == theirs["device"]
                         if mine["gate"] == gate and theirs["gate"] == against and same:
                             parts |= set(mine["part"].split("+")) & set(theirs["part"].split("+"))
-                            values = [float(one[figure] or "nan") for one in (mine, theirs)]
+                            values = [float(one.get(figure) or "nan") for one in (mine, theirs)]
                             if all(map(math.isfinite, values)):
                                 by_seed.setdefault(mine["seed"], []).append(values[0] - values[1])
                 pairs = [sum(values) / len(values) for values in by_seed.values()]
