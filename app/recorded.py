@@ -1,6 +1,7 @@
 """What is shown before any model is in memory: recorded answers, runs and decodings, from assets/."""
 
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -101,6 +102,29 @@ class RecordedDecoding:
     @property
     def label(self) -> str:
         return DECODED.get(self.name, self.name)
+
+
+class RecordedArms(Mapping[str, speckd.DecodeRecord]):
+    """One short decoding by each draft of the papers' grids, by the names that ``grids.record_name`` gives.
+
+    Each is read when somebody opens it. One that cannot be read is not there, and the log says so.
+    """
+
+    def __init__(self, folder: Path = DECODINGS.parent / "arms") -> None:
+        self._files = {path.stem: path for path in sorted(folder.glob("*.json"))}
+
+    def __getitem__(self, name: str) -> speckd.DecodeRecord:
+        try:
+            return speckd.DecodeRecord.from_json(self._files[name])
+        except (ValueError, OSError) as error:
+            log.warning("The recorded decoding %s is left out: %s", name, error)
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 @cache

@@ -43,6 +43,8 @@ def decoder(panel: Panel) -> Iterator[Question]:
         for kind in ("json", "html"):
             yield "export", {"id": f"recorded:{one['name']}", "kind": kind}
     yield "papers", None
+    for name in panel.mounted_with["arms"]:
+        yield "recorded", name
 
 
 def mapper(panel: Panel) -> Iterator[Question]:

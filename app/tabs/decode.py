@@ -2,7 +2,8 @@
 
 import csv
 import logging
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import gradio as gr
 import speckd
 from app.decoding import DEFAULTS, DecodeRequest
 from app.engine import Engine
-from app.grids import QUANTITIES, as_rows, grids
+from app.grids import QUANTITIES, arm_of, as_rows, grids
 from app.panels import Decoder
-from app.recorded import recorded_decodings
+from app.recorded import RecordedArms, recorded_decodings
 from app.sessions import Shelf
 from app.settings import Settings
 from app.steps import Step
-from app.tabs.asking import Asking, on_run, options, served
+from app.tabs.asking import RECORDED, Asking, on_run, options, served
 from speckd.decoding.facts import facts
 from speckd.files import as_json
 from speckd.html import decoding_to_html
@@ -78,8 +79,12 @@ def new_rounds() -> Callable[[Step], dict[str, Any]]:
     return more
 
 
-def tables(folder: Path = TABLES) -> dict[str, str]:
-    """What the four papers' tables hold, as far as they are here, as JSON texts by name: two grids, two lists."""
+def tables(folder: Path = TABLES, recorded: Container[str] = ()) -> dict[str, str]:
+    """What the four papers' tables hold, as far as they are here, as JSON texts by name: two grids, two lists.
+
+    Args:
+        recorded: names of the decodings that cells of the grids can open.
+    """
     told: dict[str, str] = {}
     for name in ("distillspec", "temperature", "policies", "hispec"):
         try:
@@ -87,7 +92,7 @@ def tables(folder: Path = TABLES) -> dict[str, str]:
                 rows = list(csv.DictReader(file))
             if not rows:
                 continue
-            made = {"grids": grids(name, rows)} if name in QUANTITIES else as_rows(rows)
+            made = {"grids": grids(name, rows, recorded)} if name in QUANTITIES else as_rows(rows)
             told[name] = as_json({**made, "command": rows[0]["command"]})
         except FileNotFoundError:
             continue
@@ -99,12 +104,18 @@ def tables(folder: Path = TABLES) -> dict[str, str]:
 def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     """Put the tab into the page that is being built."""
     # Long: half of it is the words of the function that programs call.
-    recorded = recorded_decodings()
+    recorded, arms = recorded_decodings(), RecordedArms()
+    names = frozenset(arms)
+
+    def show(record: speckd.DecodeRecord, key: str, is_recorded: bool) -> dict[str, Any]:
+        name = key.removeprefix(RECORDED)
+        return as_result(record, key, is_recorded) | ({"arm": arm_of(name)} if is_recorded and name in names else {})
+
     asking = Asking(
         engine,
         Shelf[speckd.DecodeRecord](settings.kept_traces, settings.max_idle_seconds),
-        as_result,
-        {one.name: one.record for one in recorded},
+        show,
+        ChainMap({one.name: one.record for one in recorded}, arms),  # type: ignore[arg-type]
         no_such="There is no such recorded decoding.",
         gone="The server no longer keeps this decoding: run it again, then keep it.",
     )
@@ -122,6 +133,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             "defaults": DEFAULTS,
             "recorded": [{"name": one.name, "label": one.label, "config": one.record.config} for one in recorded],
             "papers": bool(tables()),
+            "arms": sorted(names),
         },
         server_functions=served(
             stop=asking.stop,
@@ -129,7 +141,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             recorded=asking.recorded,
             export=lambda asked: asking.export(asked, lambda record, how: export(record, how["kind"])),
             open_record=lambda text: asking.open(text, lambda given: read_record(given, settings.max_trace_bytes)),
-            papers=lambda _: tables(),
+            papers=lambda _: tables(recorded=names),
         ),
         elem_id="decoder",
     )

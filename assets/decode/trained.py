@@ -3,6 +3,7 @@
     python assets/decode/trained.py distillspec   divergence x whose text x gate             -> distillspec.csv
     python assets/decode/trained.py temperature   training by decoding temperature           -> temperature.csv
     python assets/decode/trained.py measure       decode with each draft, beside the plain loop: adds measured speed
+    python assets/decode/trained.py record        one short decoding with each draft, for the page       -> arms/
 
 Each arm goes on from one draft: a run of ``python -m speckd distill --draft eagle:start=...`` over the same prompts in
 the same order. ``--start shipped`` is the EAGLE-like layer that ships; ``young`` is one that was stopped early (60
@@ -34,6 +35,7 @@ import speckd
 from speckd.data import Example, encode_prompt
 from speckd.decoding.costs import Costs
 from speckd.decoding.eagle import EagleLayer, cut_head, read_draft
+from speckd.decoding.record import DecodeRecord
 from speckd.heads import Head
 from speckd.pairs import load_pair
 from speckd.rollouts import Sampling, generate_batch
@@ -60,6 +62,7 @@ TRAINING: dict[str, Any] = {
     "keep_features": False,
 }
 GROUP, N_WRITTEN = 32, 48  # prompts whose texts are drawn side by side, tokens of each
+N_RECORDED = 24  # tokens of a decoding that the page opens
 
 
 folder = RUNS  # where this start's drafts, texts and figures are kept
@@ -67,7 +70,7 @@ folder = RUNS  # where this start's drafts, texts and figures are kept
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("distillspec", "temperature", "measure"))
+    parser.add_argument("what", choices=("distillspec", "temperature", "measure", "record"))
     parser.add_argument("--data", choices=("heldout",), default="heldout")
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=32)
@@ -80,8 +83,8 @@ def main() -> None:
     global folder
     folder = RUNS / f"from-{options.start}-{options.texts}-{options.rate:g}"
     TRAINING.update(start=STARTS[options.start], learning_rate=options.rate)
-    if options.what == "measure":
-        measure(options)
+    if options.what in ("measure", "record"):
+        (measure if options.what == "measure" else record)(options)
         return
     rows = distillspec(options) if options.what == "distillspec" else temperature(options)
     command = "python assets/decode/trained.py " + " ".join(sys.argv[1:])
@@ -103,6 +106,11 @@ class Arm:
     @property
     def name(self) -> str:
         return f"{self.objective}-{self.text}-{self.gate}-{self.temperature:g}"
+
+    @property
+    def page_name(self) -> str:
+        """As the page's grids name it (app/grids.py)."""
+        return "before" if self.objective == "before" else self.name
 
 
 BEFORE = Arm("before")
@@ -376,24 +384,52 @@ def measured(arm: Arm, tau: float) -> dict[str, Any]:
     return row | {"measured_prompts": len(kept["plain"])}
 
 
+def cells() -> list[tuple[Arm, float]]:
+    """Each draft of both tables with each temperature that it decodes at there."""
+    chosen = {(arm, tau) for arm in DISTILLSPEC for tau in (0.0, 1.0)}
+    chosen |= {(arm, tau) for arm in [BEFORE, *TEMPERATURES] for tau in DECODED_AT}
+    return sorted(chosen, key=lambda cell: (cell[0].name, cell[1]))
+
+
+def decoded(arm: Arm, tau: float, prompt: str, tokens: int, options: argparse.Namespace) -> DecodeRecord:
+    draft = f"eagle:file={Path(trained(arm, options)).relative_to(ROOT)}"
+    how: dict[str, Any] = {"do_sample": tau > 0, "temperature": tau or 1.0, "max_new_tokens": tokens}
+    return speckd.decode(the_pair(), prompt, draft=draft, policy=POLICY, costs=costs_here(), **how)
+
+
 def measure(options: argparse.Namespace) -> None:
-    """Decode the first prompts with each draft of both tables, and keep the first record of each for the page."""
-    cells = {(arm, tau) for arm in DISTILLSPEC for tau in (0.0, 1.0)}
-    cells |= {(arm, tau) for arm in [BEFORE, *TEMPERATURES] for tau in DECODED_AT}
-    costs, prompts = costs_here(), prompts_of(argparse.Namespace(data="heldout", prompts=24))
-    (HERE / "runs").mkdir(exist_ok=True)
-    for arm, tau in told(sorted(cells, key=lambda cell: (cell[0].name, cell[1]))):
+    """Decode the first prompts with each draft of both tables."""
+    prompts = prompts_of(argparse.Namespace(data="heldout", prompts=24))
+    for arm, tau in told(cells()):
         file = folder / f"measured-{arm.name}-{tau:g}.json"
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"plain": [], "seconds": []}
         for number in range(len(kept["plain"]), options.prompts):
-            draft = f"eagle:file={Path(trained(arm, options)).relative_to(ROOT)}"
-            how: dict[str, Any] = {"do_sample": tau > 0, "temperature": tau or 1.0, "max_new_tokens": options.tokens}
-            record = speckd.decode(the_pair(), prompts[number], draft=draft, policy=POLICY, costs=costs, **how)
-            kept["plain"].append(record.plain_seconds)
-            kept["seconds"].append(record.seconds)
+            done = decoded(arm, tau, prompts[number], options.tokens, options)
+            kept["plain"].append(done.plain_seconds)
+            kept["seconds"].append(done.seconds)
             file.write_text(json.dumps(kept), encoding="utf-8")
-            if number == 0:
-                record.to_json(HERE / "runs" / f"trained-{arm.name}-{tau:g}.json")
+
+
+def record(options: argparse.Namespace) -> None:
+    """One short decoding of the first held-out prompt with each draft, where it is not there yet: what a cell of the
+    page's grids opens. Probabilities are kept to five digits."""
+    prompt = prompts_of(argparse.Namespace(data="heldout", prompts=24))[0]
+    (HERE / "arms").mkdir(exist_ok=True)
+    for arm, tau in told(cells()):
+        file = HERE / "arms" / f"{arm.page_name}-{tau:g}.json"
+        if not file.exists():
+            data = decoded(arm, tau, prompt, N_RECORDED, options).to_dict()
+            data["rounds"] = [rounded(step) for step in data["rounds"]]
+            DecodeRecord.from_dict(data).to_json(file)
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """The same data with its numbers cut to some digits, its seconds as they are: figures follow from these."""
+    if isinstance(value, dict):
+        return {name: one if name.endswith("_seconds") else rounded(one, digits) for name, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one, digits) for one in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import pytest
 import speckd
 from app.decoding import DecodeRequest
 from app.engine import Engine
+from app.grids import arm_of
 from app.lessons.languages import read_language
-from app.recorded import DECODED, recorded_decodings
+from app.recorded import DECODED, RecordedArms, recorded_decodings
 from app.settings import ON_A_SPACE, Settings
 from app.tabs import decode
 from speckd import words
@@ -141,11 +142,30 @@ def test_tables_of_the_papers_are_drawn_where_they_are_and_left_out_where_not(tm
     (tmp_path / "hispec.csv").write_text("nonsense\n1\n")
     told = {name: json.loads(text) for name, text in decode.tables(tmp_path).items()}
     assert set(told) == {"temperature", "policies"}
-    figure = json.loads(told["temperature"]["grids"]["acceptance"])["data"][0]
-    assert figure["z"] == [[0.10, 0.11, 0.12], [0.20, 0.21, 0.22]]
-    gained = json.loads(told["temperature"]["grids"]["acceptance gained over the start"])["data"][0]
-    assert gained["z"] == [[None] * 3, [0.5] * 3], "what a table leaves empty is no cell"
+    grid = told["temperature"]["grids"]["acceptance"]
+    assert json.loads(grid["figure"])["data"][0]["z"] == [[0.10, 0.11, 0.12], [0.20, 0.21, 0.22]]
+    assert grid["cells"][1][2] == {"value": 0.22, "low": 0.1, "high": 0.9, "record": None}
+    gained = told["temperature"]["grids"]["acceptance gained over the start"]
+    values = [[cell["value"] for cell in row] for row in gained["cells"]]
+    assert values == [[None] * 3, [0.5] * 3], "what a table leaves empty is no cell"
     assert told["policies"]["rows"] == [["eagle", "oracle", None, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["distillspec", "temperature"])
+def test_a_cell_opens_the_decoding_of_its_own_draft_or_says_that_there_is_none(name: str) -> None:
+    arms = RecordedArms()
+    told = json.loads(decode.tables(recorded=frozenset(arms))[name])
+    for label, grid in told["grids"].items():
+        for cell in (cell for row in grid["cells"] for cell in row):
+            if cell["value"] is None or cell["record"] is None:
+                continue
+            record, arm = arms[cell["record"]], arm_of(cell["record"])
+            file = record.config["draft"].removeprefix("eagle:file=")
+            if arm["objective"] != "before":  # the folder of a trained draft is named by what it was trained with
+                assert "-".join(arm[part] for part in ("objective", "text", "gate", "temperature")) in file
+            assert record.lossless and record.identical in (True, None)
+            tau = record.config["temperature"] if record.config["do_sample"] else 0
+            assert cell["record"].endswith(f"-{tau:g}"), label
 
 
 def test_facts_follow_from_the_rounds() -> None:

@@ -42,6 +42,11 @@ const seen = SpecKD.seen = (node) =>
     watch.observe(node);
   });
 
+const inked = (data, color) =>
+  data.map((one) => one.textfont?.color === INK ? { ...one, textfont: { ...one.textfont, color } } : one);
+
+const INK = SpecKD.INK = "ink"; // a colour of a trace's text: the theme's own
+
 class Plot {
   constructor(root, { src, height = 260, onDrawn = (_area) => {} }) {
     this.src = src;
@@ -106,7 +111,8 @@ class Plot {
     this.busy = this.visible().then(() => SpecKD.loadPlotly(this.src)).then((Plotly) => {
       if (this.wanted !== figure) return undefined; // a newer one came while the script was loading
       this.note.hidden = true;
-      return Plotly.react(this.area, figure.data, this.themed(figure), {
+      const layout = this.themed(figure);
+      return Plotly.react(this.area, inked(figure.data, layout.font.color), layout, {
         displayModeBar: false,
         responsive: false,
         doubleClick: "reset",

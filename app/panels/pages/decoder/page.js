@@ -80,7 +80,8 @@ class DecodePage {
     this.places.facts = div("sk-decode-facts-box");
     this.papersBox = el("div", { class: "sk-app-compare sk-papers", id: `${this.id}-papers`, hidden: true });
     const papers = SpecKD.revealButton(tr("The papers’ tables"), this.papersBox, () => {
-      SpecKD.showPapers(this.papersBox, { server: this.server, plotly: this.options.plotly, say: this.say });
+      const onOpen = (name) => this.openCell(name);
+      SpecKD.showPapers(this.papersBox, { server: this.server, plotly: this.options.plotly, say: this.say, onOpen });
     });
     papers.hidden = !this.options.papers;
     this.keepButton = el("button", { type: "button", class: "sk-button sk-quiet", text: tr("Keep") });
@@ -199,7 +200,7 @@ class DecodePage {
 
   show(result, pin = null, word = result.recorded ? "recorded" : "live") {
     const decoding = SpecKD.readDecoding(result.record, result.facts);
-    this.shown = { id: result.id, word, decoding, recorded: Boolean(result.recorded) };
+    this.shown = { id: result.id, word, decoding, recorded: Boolean(result.recorded), arm: result.arm || null };
     this.parts.facts.recorded = word !== "live";
     this.describe();
     if (word === "live" && !pin) this.picture.show(decoding);
@@ -214,6 +215,7 @@ class DecodePage {
     const { config } = this.shown.decoding;
     const form = { ...this.options.defaults };
     for (const name of Object.keys(form)) if (config[name] !== undefined) form[name] = config[name];
+    if (result.arm) form.draft = "eagle"; // the draft of a grid's cell is not here: Run takes the one that ships
     this.settings.form = form;
     this.showForm();
     this.remember();
@@ -227,8 +229,10 @@ class DecodePage {
         `${tr("{n} threads", { n: config.threads })}; ` +
         `speckd ${config.speckd}, torch ${config.torch}, transformers ${config.transformers}`
       : "";
-    this.caption.show({ word, question: config.prompt, made: SpecKD.madeDecoding(config), detail });
-    const name = String(this.shown.id || "");
+    const { arm } = this.shown;
+    const made = arm ? `${SpecKD.distilledAs(arm)}; ${SpecKD.madeDecoding(config)}` : SpecKD.madeDecoding(config);
+    this.caption.show({ word, question: config.prompt, made, detail });
+    const name = arm ? "" : String(this.shown.id || "");
     this.select.value = name.startsWith("recorded:") ? name.slice(9) : "";
   }
 
@@ -246,12 +250,13 @@ class DecodePage {
     if (this.asking.busy()) return;
     const asked = this.settings.fromAddress(params);
     const name = params.get("recorded");
-    if (name && this.recorded.some((one) => one.name === name)) this.openRecorded(name, this.pinFrom(params));
+    const known = [...this.recorded.map((one) => one.name), ...this.options.arms];
+    if (name && known.includes(name)) this.openRecorded(name, this.pinFrom(params));
     else if (asked) {
       this.settings.form = { ...this.options.defaults, ...asked };
       this.showForm();
-      const known = this.recorded.find((one) => this.asksFor(one.config));
-      if (known) this.openRecorded(known.name, this.pinFrom(params));
+      const same = this.recorded.find((one) => this.asksFor(one.config));
+      if (same) this.openRecorded(same.name, this.pinFrom(params));
       else this.say("ready", tr("Press Run to decode what this address asks for."));
     }
   }
@@ -269,6 +274,18 @@ class DecodePage {
   openRecorded(name, pin = null) {
     SpecKD.askRecorded(this, name, (result) => this.open(result, pin));
   }
+  /* From the papers' grids: the picture that it opens in stands above them. */
+  openCell(name) {
+    if (this.asking.busy()) {
+      this.say("failed", tr("A decoding is under way: stop it, or let it end, then open a recorded one."));
+      return;
+    }
+    SpecKD.askRecorded(this, name, (result) => {
+      this.open(result, null);
+      this.caption.line.scrollIntoView({ block: "start", behavior: "smooth" });
+      this.say("done", tr("Opened: {name}.", { name: SpecKD.distilledAs(result.arm) }));
+    });
+  }
   watchModels() {
     SpecKD.watchModels({ server: this.server, say: this.say, quiet: () => this.asking.busy() });
   }
@@ -279,7 +296,9 @@ class DecodePage {
     const params = this.settings.toAddress();
     const { pin } = this.picture.state;
     if (this.shown && this.shown.id && String(this.shown.id).startsWith("recorded:")) {
-      if (this.asksFor(this.shown.decoding.config)) params.set("recorded", this.shown.id.slice(9));
+      const { arm, decoding } = this.shown;
+      const config = arm ? { ...decoding.config, draft: "eagle" } : decoding.config;
+      if (this.asksFor(config)) params.set("recorded", this.shown.id.slice(9));
     }
     if (pin) params.set("at", `${pin.round + 1}.${pin.node === null ? "own" : pin.node + 1}`);
     return params;
