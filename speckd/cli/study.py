@@ -37,15 +37,10 @@ def register(commands: Any) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
+    from speckd.runs.bench import Machine
+    from speckd.runs.cells import read_row
     from speckd.runs.plans import Plan
-    from speckd.runs.study import (
-        Machine,
-        all_cells,
-        estimate,
-        plans_from,
-        read_row,
-        run_study,
-    )
+    from speckd.runs.study import all_cells, estimate, plans_from, run_study
     from speckd.runs.tables import merge_tables, read_table, write_table
 
     if options.processes < 1:

@@ -10,18 +10,11 @@ import torch
 
 import speckd
 from speckd.data import encode_prompt
+from speckd.runs.bench import Machine, prepare
+from speckd.runs.cells import compact, read_row, run_cell
 from speckd.runs.figures import Task, chosen_right, expected_block, greedy_rounds, is_right, repetition, steadiness
 from speckd.runs.plans import Plan, read_plan
-from speckd.runs.study import (
-    Machine,
-    all_cells,
-    compact,
-    prepare,
-    read_row,
-    run_cell,
-    run_study,
-    write_results,
-)
+from speckd.runs.study import all_cells, run_study, write_results
 from speckd.runs.tables import merge_tables, read_table, write_table
 from speckd.runs.tasks import TASKS
 from speckd.runs.texts import with_noise
