@@ -96,19 +96,68 @@ def evaluate_pair(
     Returns:
         Scores.
     """
+    facts = facts_of(
+        pair,
+        examples,
+        k=k,
+        divergence=divergence,
+        temperature=temperature,
+        batch_size=batch_size,
+        teacher_cache=teacher_cache,
+        on_progress=on_progress,
+    )
+    rouge = rouge_of_answers(pair, examples[:n_rouge], max_new_tokens, batch_size) if n_rouge else None
+    return Scores.of(facts, k, divergence, rouge)
+
+
+def facts_of(
+    pair: Any,
+    examples: Sequence[Example],
+    *,
+    k: int = DEFAULT_K,
+    divergence: str = "forward_kl",
+    temperature: float = 1.0,
+    batch_size: int = 8,
+    teacher_cache: Any | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """What ``evaluate_pair`` adds up, example by example, so that two students can be compared on the same prompts.
+
+    Args:
+        as there.
+    Returns:
+        (B, F) float64 in the examples' order: the sums over an example's response tokens, in the columns FACTS.
+    """
     check_lengths(pair, examples)
     scorer = GatedStudent(pair.student, pair.teacher, AllOpen(), divergence, temperature, eval_k=k).eval()
-    facts = []
+    facts = torch.zeros(len(examples), len(FACTS), dtype=torch.float64)
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].response_ids))
     for start in range(0, len(order), batch_size):
         part = [examples[index] for index in order[start : start + batch_size]]
         batch = batch_of(part, teacher_cache, pair.tokenizer.pad_token_id or 0)
         with torch.no_grad():
-            facts.append(scorer(**to_device(batch, pair.device))["facts"].cpu())
+            facts[order[start : start + len(part)]] = scorer(**to_device(batch, pair.device))["facts"].cpu()
         if on_progress is not None:
             on_progress(start + len(part), len(order))
-    rouge = rouge_of_answers(pair, examples[:n_rouge], max_new_tokens, batch_size) if n_rouge else None
-    return Scores.of(torch.cat(facts), k, divergence, rouge)
+    return facts
+
+
+def difference(facts: Tensor, others: Tensor, figure: str, n_draws: int = 2000, seed: int = 0) -> tuple[float, ...]:
+    """How much a student's figure lies above another's on the same examples.
+
+    Args:
+        facts, others: (B, F) of both, from ``facts_of`` with the same examples.
+        figure: one of FACTS but n_tokens.
+    Returns:
+        difference of the means over response tokens, and its 95% interval: percentiles over resamples of the examples.
+    """
+    count, column = facts[:, FACTS.index("n_tokens")], FACTS.index(figure)
+    gain = facts[:, column] - others[:, column]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(facts), (n_draws, len(facts)), generator=generator)
+    means = gain[drawn].sum(1) / count[drawn].sum(1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
+    return (gain.sum() / count.sum()).item(), low, high
 
 
 def check_lengths(pair: Any, examples: Sequence[Example]) -> None:

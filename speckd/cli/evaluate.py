@@ -14,7 +14,7 @@ from speckd.jobs import Progress
 from speckd.packaged import PACKAGED
 
 if TYPE_CHECKING:
-    from speckd.evaluation import Scores
+    from torch import Tensor
 
 
 def register(commands: Any) -> None:
@@ -22,7 +22,7 @@ def register(commands: Any) -> None:
         "evaluate",
         help="score a student on held-out text",
         description="Score any pair's student on given answers: divergence, TAR, acceptance probability, next-token "
-        "agreement, and ROUGE-L of greedy answers.",
+        "agreement, and ROUGE-L of greedy answers. Several students are each compared with the first.",
     )
     command.add_argument("data", metavar="DATA", help="prompts and responses: a file or a Hub id")
     command.add_argument("--teacher", default=PACKAGED)
@@ -48,9 +48,10 @@ def register(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from speckd.data import read_examples
-    from speckd.evaluation import evaluate_pair
+    from speckd.evaluation import Scores, facts_of, rouge_of_answers
 
     scored: dict[str, Scores] = {}
+    facts: dict[str, Tensor] = {}
     with progress_bars() as follow:
         for student in options.student or ["healed"]:
             pair = pair_from(options, follow, student)
@@ -63,17 +64,18 @@ def _evaluate(options: argparse.Namespace) -> int:
                 turns=options.turns,
                 limit=options.limit,
             )
-            scored[student] = evaluate_pair(
+            facts[student] = facts_of(
                 pair,
                 examples.examples,
                 k=options.k,
                 divergence=options.divergence,
                 temperature=options.temperature,
                 batch_size=options.batch_size,
-                n_rouge=options.rouge,
-                max_new_tokens=options.max_new_tokens,
                 on_progress=lambda done, total: follow(Progress("measure", done, total)),
             )
+            asked = examples.examples[: options.rouge]
+            rouge = rouge_of_answers(pair, asked, options.max_new_tokens, options.batch_size) if asked else None
+            scored[student] = Scores.of(facts[student], options.k, options.divergence, rouge)
     columns = ("divergence", "tar", "acceptance", "agreement", "rouge_l", "n_tokens")
     width = max(8, *(len(name) for name in scored))
     print(" ".join([f"{'student':{width}}", *(f"{name:>11}" for name in columns)]))
@@ -83,6 +85,25 @@ def _evaluate(options: argparse.Namespace) -> int:
             "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values
         ]
         print(" ".join([f"{name:{width}}", *(f"{cell:>11}" for cell in cells)]))
+    told = {name: scores.to_dict() for name, scores in scored.items()}
+    first, *others = facts
+    if others:
+        print(f"\nAbove {first}, on the same examples (95% intervals from resamples of the examples):")
+    for name in others:
+        told[name]["difference"] = _difference(name, facts[name], facts[first], width)
     if options.json:
-        write_whole(Path(options.json), json.dumps({name: scores.to_dict() for name, scores in scored.items()}) + "\n")
+        write_whole(Path(options.json), json.dumps(told) + "\n")
     return 0
+
+
+def _difference(name: str, facts: "Tensor", others: "Tensor", width: int) -> dict[str, Any]:
+    """Print one student's differences to the first, and return them."""
+    from speckd.evaluation import difference
+
+    found = {}
+    for label, column in (("divergence", "divergence"), ("tar", "accepted"), ("acceptance", "acceptance")):
+        mean, low, high = difference(facts, others, column)
+        found[label] = {"mean": mean, "low": low, "high": high}
+    cells = (f"{label} {one['mean']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f})" for label, one in found.items())
+    print(" ".join([f"{name:{width}}", "  ".join(cells)]))
+    return found

@@ -9,7 +9,7 @@ import torch
 
 import speckd
 from speckd.data import read_examples
-from speckd.evaluation import Scores, evaluate_pair, rouge_l, rouge_of_answers
+from speckd.evaluation import Scores, difference, evaluate_pair, facts_of, rouge_l, rouge_of_answers
 from speckd.gated_student import FACTS, sum_facts
 from speckd.training.teacher_cache import fill_cache
 from tests import training_pair
@@ -43,6 +43,18 @@ def test_scores_are_means_over_response_tokens(pair: speckd.Pair) -> None:
         assert scores.n_tokens == n_tokens and scores.n_examples == 26
         for name, total in sums.items():
             assert getattr(scores, name) == pytest.approx(total / n_tokens, rel=1e-4), name
+
+
+def test_two_students_are_compared_on_the_same_examples(pair: speckd.Pair) -> None:
+    examples = read_examples(training_pair.ROWS[:12], pair.tokenizer).examples
+    twins = replace(pair, student=pair.teacher)
+    facts, others = (facts_of(one, examples, batch_size=5) for one in (pair, twins))
+    alone = torch.cat([facts_of(pair, [example]) for example in examples])
+    assert torch.allclose(facts, alone, rtol=1e-4, atol=1e-4), "a row is of its own example"
+    mean, low, high = difference(facts, others, "acceptance")
+    assert mean == pytest.approx(evaluate_pair(pair, examples).acceptance - 1, abs=1e-5)
+    assert low < mean < high < 0
+    assert difference(facts, facts, "divergence") == (0, 0, 0)
 
 
 def test_a_student_equal_to_its_teacher_has_perfect_scores(pair: speckd.Pair) -> None:
