@@ -8,9 +8,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from app import guard, panels
+from app.document import Documents
 from app.engine import Engine
 from app.settings import Settings, settings_for
 from app.tabs import decode, distill, inspect, learn
@@ -88,11 +90,10 @@ def launch_options(page: gr.Blocks) -> dict[str, Any]:
     settings, routes = _served.get(page, (Settings(), []))
     return {
         "theme": theme(),
-        "css": panels.style(),
-        "head": panels.preload(),
+        "css": panels.style(),  # once more: gradio raises each rule above its own
         "app_kwargs": {
             "routes": [*panels.routes(), *routes],
-            "middleware": guard.middleware(settings),
+            "middleware": [*guard.middleware(settings), Middleware(Documents, title=TITLE)],
         },
         # Runs that wait hold threads. Threads of their own (any number but 40, gradio's and the page's) leave the
         # page's free: it opens at once, however many wait.

@@ -37,6 +37,7 @@ SCRIPTS = (
     *(f"parts/{name}.js" for name in PARTS),
     *(f"pages/{page}/{name}.js" for page, names in PAGES.items() for name in names),
     "mount.js",
+    "early.js",
 )
 STYLES = ("panels.css", "distill.css", "decoder.css", "map.css", "learn.css")
 
@@ -85,6 +86,11 @@ def _version(text: bytes) -> str:
 
 
 @cache
+def style_url() -> str:
+    return f"parts/speckd.css?v={_version(style().encode())}"
+
+
+@cache
 def script_url() -> str:
     return f"parts/speckd.js?v={_version(script().encode())}"
 
@@ -96,35 +102,33 @@ def plotly_url() -> str:
     return f"parts/plotly.js?v={importlib.metadata.version('plotly')}"
 
 
-def preload() -> str:
-    """For launch(head=...): our script is fetched while gradio builds the page. Plotly's waits until a plot asks."""
-    return f'<link rel="preload" as="script" href="{script_url()}">'
-
-
 @cache
-def _compressed_plotly() -> bytes:
+def _compressed(name: str) -> bytes:
     import brotli  # gradio needs it too
 
-    return brotli.compress(plotly_script().read_bytes(), quality=5)
+    if name == "plotly.js":
+        return brotli.compress(plotly_script().read_bytes(), quality=5)
+    return brotli.compress((script() if name == "speckd.js" else style()).encode(), quality=9)
 
 
 def routes() -> list[Route]:
     """Where the server hands out the scripts, for launch(app_kwargs={"routes": routes()}). Their version is in the
     address, so a browser may keep them for good."""
     forever = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
-    # Compressed once: gradio would do it again for every visitor, a third of a second each.
-    threading.Thread(target=_compressed_plotly, daemon=True).start()
+    kinds = {"speckd.css": "text/css", "speckd.js": "text/javascript", "plotly.js": "text/javascript"}
+    # Compressed once: gradio would do it again for every visitor, Plotly a third of a second each.
+    threading.Thread(target=lambda: [_compressed(name) for name in kinds], daemon=True).start()
 
     def parts(request: Request) -> Response:
         name = request.path_params["name"]
-        if name == "speckd.js":
-            return Response(script(), media_type="text/javascript", headers=forever)
+        if name not in kinds:
+            return Response("There is no such part.", status_code=404, media_type="text/plain")
+        if "br" in request.headers.get("accept-encoding", ""):
+            headers = {**forever, "Content-Encoding": "br"}
+            return Response(_compressed(name), media_type=kinds[name], headers=headers)
         if name == "plotly.js":
-            if "br" in request.headers.get("accept-encoding", ""):
-                headers = {**forever, "Content-Encoding": "br"}
-                return Response(_compressed_plotly(), media_type="text/javascript", headers=headers)
-            return FileResponse(plotly_script(), media_type="text/javascript", headers=forever)
-        return Response("There is no such part.", status_code=404, media_type="text/plain")
+            return FileResponse(plotly_script(), media_type=kinds[name], headers=forever)
+        return Response(script() if name == "speckd.js" else style(), media_type=kinds[name], headers=forever)
 
     return [Route("/parts/{name}", parts)]
 

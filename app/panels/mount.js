@@ -2,7 +2,7 @@
 const plain = (value) => (value === null || value === undefined ? {} : JSON.parse(JSON.stringify(value)));
 const parsed = (value) => (typeof value === "string" ? JSON.parse(value) : value);
 
-const WHOLE = ["inspector", "distiller", "learner", "mapper"];
+const WHOLE = ["inspector", "distiller", "decoder", "mapper", "learner"];
 const parts = {
   strip(root, options) {
     const picture = SpecKD.createPicture({ onPin: (token) => options.trigger("pin", { token }) });
@@ -42,13 +42,16 @@ const parts = {
   learner: (root, options) => SpecKD.createLearner(root, options),
 };
 
+SpecKD.make = (part, root, options) => parts[part](root, options);
+
 SpecKD.mount = function (part, element, props, trigger, server, watch) {
   const root = element.querySelector(".sk-panel");
   const make = () => {
-    const update = parts[part](root, { ...plain(props.options), trigger, server });
+    const early = SpecKD.adopt(part, root, { trigger, server });
+    const update = early || SpecKD.make(part, root, { ...plain(props.options), trigger, server });
     const read = () => update(plain(props.value));
     watch("value", read);
-    read();
+    if (!early) read();
   };
   // A whole page in a tab that is not open costs the first picture nothing: it is made when its tab is.
   if (root.getClientRects().length || !WHOLE.includes(part)) make();

@@ -53,7 +53,31 @@ function tell(tab) {
 }
 function turnTo(tab) {
   const wanted = button(tab);
-  if (wanted && !chosen(wanted)) wanted.click();
+  if (!wanted) insist();
+  else if (!chosen(wanted)) wanted.click();
+}
+/* Gradio builds its tabs in its own time, and moves some into a menu once it has measured them: an address that leads
+   elsewhere than to the first insists until its tab is the chosen one. */
+let insisting = false;
+function insist() {
+  if (insisting) return;
+  insisting = true;
+  const waiting = new MutationObserver(() => {
+    const wanted = button(open);
+    if (!wanted) return;
+    if (!chosen(wanted)) {
+      wanted.click();
+      return;
+    }
+    waiting.disconnect();
+    insisting = false;
+  });
+  waiting.observe(document.documentElement, {
+    childList: true,
+    subtree: true,
+    attributes: true,
+    attributeFilter: ["class", "aria-selected"],
+  });
 }
 function follow() {
   if (location.hash === written) return;
@@ -101,19 +125,4 @@ document.addEventListener("click", (event) => {
   open = tab;
   show();
 }, true); // before Gradio, which may take the button away
-/* Gradio builds its tabs in its own time, and moves some into a menu once it has measured them: an address that leads
-   elsewhere than to the first insists until its tab is the chosen one. */
-if (open !== FIRST) {
-  const waiting = new MutationObserver(() => {
-    const wanted = button(open);
-    if (!wanted) return;
-    if (chosen(wanted)) waiting.disconnect();
-    else wanted.click();
-  });
-  waiting.observe(document.documentElement, {
-    childList: true,
-    subtree: true,
-    attributes: true,
-    attributeFilter: ["class", "aria-selected"],
-  });
-}
+if (open !== FIRST) insist();

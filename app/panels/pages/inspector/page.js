@@ -266,6 +266,7 @@ class InspectPage {
       this.form = this.formOf(this.shown.trace.config);
     }
     this.showForm();
+    this.remember();
     if (asked.form) this.fulfil(asked);
     else this.watchModels();
     if (this.owner && !asked.form && SpecKD.address.tab() === "inspect") {
@@ -291,6 +292,10 @@ class InspectPage {
     return SAME.every((name) => form[name] === config[name]);
   }
   openRecorded(name, pin = null) {
+    if (this.shown && this.shown.id === `recorded:${name}`) { // it is on the screen already
+      this.open(this.shown.result, pin);
+      return;
+    }
     SpecKD.askRecorded(this, name, (result) => this.open(result, pin));
   }
   watchModels() {
