@@ -151,18 +151,21 @@ def summary(record: "DecodeRecord") -> str:
 
 def costs_lines(record: "DecodeRecord") -> str:
     """Measured costs in teacher tokens, the acceptance from which a draft pays, and the best length."""
-    from speckd.decoding.costs import best_length, break_even
+    from speckd.decoding.costs import break_even
+    from speckd.decoding.facts import best_fixed, fixed_lengths
 
     costs = record.costs
     assert costs is not None
     passes = ", ".join(f"{rows}: {ratio:.2f}" for rows, ratio in zip(costs.rows, costs.verify_ratio, strict=True))
     even = break_even(costs)
-    length, speed = best_length(costs, record.acceptance_by_position)
-    best = f"{length}, predicted {speed:.2f}" if length else "none: drafting does not pay here"
+    best = best_fixed(fixed_lengths(record))
+    told = "not known from this run" if best is None else "none: drafting does not pay here"
+    if best is not None and best[0]:
+        told = f"{best[0]}, predicted {best[1]:.2f}"
     return (
         f"a pass over n rows, in teacher tokens: {passes}\n"
         f"a step of the draft: {costs.draft:.3f}; a teacher token: {1000 * costs.seconds:.1f} ms "
         f"(spread {costs.spread:.0%})\n"
         f"a draft of one token pays from acceptance {f'{even:.2f} on' if even is not None else 'nowhere'}; "
-        f"best fixed length: {best}"
+        f"best fixed length: {told}"
     )

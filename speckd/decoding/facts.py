@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from speckd.decoding.costs import best_length, break_even, predicted_speedup
+from speckd.decoding.costs import break_even, predicted_speedup
 from speckd.decoding.draft_named import read_draft
-from speckd.decoding.policies import policy_from_text
+from speckd.decoding.policies import Fixed, policy_from_text
 from speckd.decoding.record import DecodeRecord
 from speckd.decoding.replay import oracle, replay
 
@@ -23,8 +23,8 @@ def facts(record: DecodeRecord) -> dict[str, Any]:
         by_position: a_1, a_2, ... of a chain; empty for a tree, whose places have several candidates.
         draft_seconds, verify_seconds: of all rounds.
         token_seconds: of one token of plain decoding: measured beside it, else from the costs.
-        costs: what was measured, with break_even (the acceptance from which a draft of one token pays), best_length
-            and best_speedup (at this text's acceptances), and lengths, [g, predicted speed-up] of fixed lengths.
+        costs: what was measured, with break_even (the acceptance from which a draft of one token pays), lengths (see
+            ``fixed_lengths``), and the best of these as best_length and best_speedup; None where there are none.
         calibration: [confidence, share accepted, how many] of the examined tokens in up to five bins of q.
         replayed: [policy, predicted speed-up, block efficiency, thrown away] of other chain policies on this text, the
             oracle last; empty where the record keeps no continuations.
@@ -47,7 +47,7 @@ def facts(record: DecodeRecord) -> dict[str, Any]:
         "draft_seconds": sum(step.draft_seconds for step in record.rounds),
         "verify_seconds": sum(step.verify_seconds for step in record.rounds),
         "token_seconds": _token_seconds(record),
-        "costs": _costs(record, by_position) if drafted else None,
+        "costs": _costs(record) if drafted else None,
         "calibration": _calibration(record),
         "replayed": _replayed(record),
         "threshold": getattr(policy, "x", None),
@@ -62,17 +62,38 @@ def _token_seconds(record: DecodeRecord) -> float | None:
     return record.costs.seconds if record.costs is not None else None
 
 
-def _costs(record: DecodeRecord, by_position: list[float]) -> dict[str, Any] | None:
+def fixed_lengths(record: DecodeRecord) -> list[list[Any]]:
+    """[g, predicted speed-up] of drafts of a fixed length on this text, as far as the record can tell.
+
+    A greedy record with continuations tells all of them, by replay. Without, a fixed policy tells the lengths that it
+    drafted itself; no other does, since it drafts on just where the draft is sure.
+    """
+    if record.costs is None or not any(step.tokens for step in record.rounds):
+        return []
+    if record.continuations is not None and any(record.continuations):
+        return [[g, replay(record, Fixed(g=g)).speedup] for g in range(1, LENGTHS + 1)]
+    if not isinstance(policy_from_text(str(record.config["policy"])), Fixed):
+        return []
+    passed = record.acceptance_by_position
+    return [[g, predicted_speedup(record.costs, passed[:g])] for g in range(1, len(passed) + 1)]
+
+
+def best_fixed(lengths: list[list[Any]]) -> tuple[int, float] | None:
+    """The fastest of these lengths and its speed; (0, 1.0) where none beats plain decoding, None where none is told."""
+    if not lengths:
+        return None
+    length, speed = max(lengths, key=lambda one: one[1])
+    return (length, speed) if speed > 1.0 else (0, 1.0)
+
+
+def _costs(record: DecodeRecord) -> dict[str, Any] | None:
     costs = record.costs
     if costs is None:
         return None
-    told = costs.to_dict() | {"break_even": break_even(costs), "best_length": None, "best_speedup": None, "lengths": []}
-    if by_position:
-        length, speed = best_length(costs, by_position)
-        padded = [*by_position, *by_position[-1:] * LENGTHS]
-        lengths = [[g, predicted_speedup(costs, padded[:g])] for g in range(1, LENGTHS + 1)]
-        told |= {"best_length": length, "best_speedup": speed, "lengths": lengths}
-    return told
+    lengths = fixed_lengths(record)
+    length, speed = best_fixed(lengths) or (None, None)
+    told = {"break_even": break_even(costs), "lengths": lengths, "best_length": length, "best_speedup": speed}
+    return costs.to_dict() | told
 
 
 def _calibration(record: DecodeRecord) -> list[list[float]]:

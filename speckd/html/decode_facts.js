@@ -42,7 +42,7 @@ function speedTable(facts, recorded) {
     rows.push(row(tr("a draft of one pays from acceptance"), even));
     if (costs.best_length !== null) {
       const best = { n: costs.best_length, speed: f(costs.best_speedup, "times") };
-      const words = costs.best_length ? tr("{n} tokens, {speed}", best) : tr("none: drafting does not pay");
+      const words = costs.best_length ? tr("{n} drafted, {speed}", best) : tr("none: drafting does not pay");
       rows.push(row(tr("best fixed length"), words, tr("predicted from this text’s acceptances")));
     }
     rows.push(

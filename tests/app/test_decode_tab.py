@@ -178,4 +178,12 @@ def test_facts_follow_from_the_rounds() -> None:
     assert round(passed) == seen.count("accepted")
     assert told["replayed"][-1][0] == "oracle"
     assert told["replayed"][-1][1] >= max(speed for _, speed, *_ in told["replayed"][:-1]), "nothing beats hindsight"
+    replayed = {policy: speed for policy, speed, *_ in told["replayed"]}
+    lengths = dict(map(tuple, told["costs"]["lengths"]))
+    assert all(lengths[g] == replayed[f"fixed:g={g}"] for g in (1, 2, 4, 6)), "all lengths are this text's own"
+    assert told["costs"]["best_speedup"] == max(1.0, *lengths.values())
+    unsure = facts(replace(record, continuations=None))["costs"]
+    assert unsure["best_length"] is None, "a policy that drafts on where the draft is sure tells nothing of lengths"
+    sampled = SHIPPED["sampled"]
+    assert [g for g, _ in facts(sampled)["costs"]["lengths"]] == list(range(1, len(sampled.acceptance_by_position) + 1))
     assert facts(SHIPPED["tree"])["by_position"] == [] and facts(SHIPPED["ddd"])["threshold"] == -0.9
