@@ -1,6 +1,7 @@
 """The papers' tables (assets/decode/*.csv) as heatmaps and rows: pure functions of what stands there."""
 
 import math
+import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -83,8 +84,20 @@ def grid(name: str, rows: Rows, column: str, recorded: Container[str] = ()) -> d
     return {"figure": str(figure.to_json()), "cells": cells, "across": titles[0], "down": titles[1]}
 
 
+def drafts_of(command: str) -> str:
+    """The folder of the decodings by the drafts of one run of assets/decode/trained.py, from its command: what all
+    started from, on how many texts, at which rate, for how many steps."""
+    told = {"start": "young", "texts": "128", "rate": "1e-3", "steps": "16"}  # as that script has them
+    told |= dict(re.findall(r"--(start|texts|rate|steps) (\S+)", command))
+    return f"from-{told['start']}-{told['texts']}-{float(told['rate']):g}-{told['steps']}"
+
+
 def record_name(name: str, row: Mapping[str, str], column: str) -> str:
     """What assets/decode/trained.py calls the decoding of a cell: its draft, and the temperature of decoding."""
+    return f"{drafts_of(row['command'])}/{_arm_name(name, row, column)}"
+
+
+def _arm_name(name: str, row: Mapping[str, str], column: str) -> str:
     if name == "temperature":
         start = row["trained_at"] == "before"
         draft = "before" if start else f"forward_kl-teacher-none-{float(row['trained_at']):g}"
@@ -96,7 +109,7 @@ def record_name(name: str, row: Mapping[str, str], column: str) -> str:
 
 def arm_of(record: str) -> dict[str, str]:
     """What a draft was distilled with, from the name of its decoding: objective, text, gate, temperature."""
-    objective, *more, _ = record.split("-")
+    objective, *more, _ = record.rpartition("/")[2].split("-")
     return {"objective": objective, **dict(zip(("text", "gate", "temperature"), more, strict=False))}
 
 

@@ -111,7 +111,7 @@ class RecordedArms(Mapping[str, speckd.DecodeRecord]):
     """
 
     def __init__(self, folder: Path = DECODINGS.parent / "arms") -> None:
-        self._files = {path.stem: path for path in sorted(folder.glob("*.json"))}
+        self._files = {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.json"))}
 
     def __getitem__(self, name: str) -> speckd.DecodeRecord:
         try:

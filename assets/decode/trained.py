@@ -414,9 +414,10 @@ def record(options: argparse.Namespace) -> None:
     """One short decoding of the first held-out prompt with each draft, where it is not there yet: what a cell of the
     page's grids opens. Probabilities are kept to five digits."""
     prompt = prompts_of(argparse.Namespace(data="heldout", prompts=24))[0]
-    (HERE / "arms").mkdir(exist_ok=True)
+    arms = HERE / "arms" / f"{folder.name}-{options.steps}"
+    arms.mkdir(parents=True, exist_ok=True)
     for arm, tau in told(cells()):
-        file = HERE / "arms" / f"{arm.page_name}-{tau:g}.json"
+        file = arms / f"{arm.page_name}-{tau:g}.json"
         if not file.exists():
             data = decoded(arm, tau, prompt, N_RECORDED, options).to_dict()
             data["rounds"] = [rounded(step) for step in data["rounds"]]

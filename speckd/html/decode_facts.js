@@ -36,6 +36,8 @@ function speedTable(facts, recorded) {
   const rows = [row(tr("speed-up, measured"), f(facts.speedup, "times"), tr("over our plain loop, same text"))];
   if (facts.predicted_speedup !== null) {
     rows.push(row(tr("speed-up, predicted"), f(facts.predicted_speedup, "times"), tr("from measured costs")));
+  } else if (facts.floors.length) {
+    rows.push(row(tr("speed-up, predicted"), "–", tr("these costs know drafts of one level")));
   }
   if (costs) {
     const even = costs.break_even === null ? tr("nowhere") : f(costs.break_even, "share");

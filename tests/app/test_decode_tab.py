@@ -11,7 +11,7 @@ import pytest
 import speckd
 from app.decoding import DecodeRequest
 from app.engine import Engine
-from app.grids import arm_of
+from app.grids import arm_of, drafts_of
 from app.lessons.languages import read_language
 from app.recorded import DECODED, RecordedArms, recorded_decodings
 from app.settings import ON_A_SPACE, Settings
@@ -163,6 +163,7 @@ def test_a_cell_opens_the_decoding_of_its_own_draft_or_says_that_there_is_none(n
             file = record.config["draft"].removeprefix("eagle:file=")
             if arm["objective"] != "before":  # the folder of a trained draft is named by what it was trained with
                 assert "-".join(arm[part] for part in ("objective", "text", "gate", "temperature")) in file
+                assert drafts_of(told["command"]).rpartition("-")[0] in file, "of the run that the table was made by"
             assert record.lossless and record.identical in (True, None)
             tau = record.config["temperature"] if record.config["do_sample"] else 0
             assert cell["record"].endswith(f"-{tau:g}"), label
