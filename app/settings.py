@@ -44,7 +44,7 @@ SMOLLM2 = PinnedPair(
 
 @dataclass(frozen=True)
 class Settings:
-    """What this place allows. See ``settings_for`` for how it is told.
+    """What this place allows. See ``settings_for`` for how a place is recognised.
 
     Attributes:
         place: "laptop", "space", or "site": a page without a server (app/site).
@@ -58,7 +58,7 @@ class Settings:
         max_response_characters: of given text.
         max_new_tokens: of a response, written or given; the page draws 1,024 tokens within its time limits.
         max_trace_bytes: of a trace file opened on the page; one of 1,024 tokens has about 4 MB.
-        max_waiting: runs that may wait for the models at once; each holds a thread. Who comes later is told to.
+        max_waiting: runs that may wait for the models at once; each holds a thread. Later ones are turned away.
         max_events: calls in gradio's own queue, which only sees those whom max_waiting has not turned away yet.
         max_request_bytes: of one request's body, read into memory before anyone looks at it; a trace as JSON inside
             JSON is a little longer than its file.

@@ -87,7 +87,7 @@ class Update:
         share: how much is done, 0 to 1; None where nobody knows.
         seconds_left: an estimate from the steps so far.
         first: index of the first event here.
-        events: see speckd/recording.py.
+        events: see speckd/runs/recording.py.
     """
 
     state: str

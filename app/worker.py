@@ -6,8 +6,8 @@ with the other models, a run would change another visitor's answer. It does one 
 
 An order: {"settings": fields of DistillSettings, "stop_file": path, "leave_file": path}.
 Messages: {"state": "loading" | "ready", "text": ..., "share": ...} while it warms up; during a job {"progress": [stage,
-done, total]} and {"event": an event of speckd/recording.py}; at a job's end {"done": true}, {"stopped": true} (before
-the first step), {"left": true} or {"failed": one sentence}.
+done, total]} and {"event": an event of speckd/runs/recording.py}; at a job's end {"done": true}, {"stopped": true}
+(before the first step), {"left": true} or {"failed": one sentence}.
 """
 
 import contextlib

@@ -221,7 +221,7 @@ def near_boundary(logits: Tensor, uniform: float, temperature: float, top_p: flo
     Args:
         logits: (V,).
         uniform, temperature, top_p: as in ``draw_from_nucleus``.
-        error: the largest error of a logit, from 0 on.
+        error: the largest error of a logit, 0 or more.
     """
     logprobs = torch.log_softmax(logits.float() / temperature, -1)
     values = logprobs.topk(min(_NUCLEUS_GUESS if top_p < 1 else len(logprobs), len(logprobs))).values

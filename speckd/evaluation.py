@@ -92,7 +92,7 @@ def evaluate_pair(
         teacher_cache: saves the teacher's pass where it holds the examples.
         n_rouge: how many of the prompts both models answer greedily, for ROUGE-L; 0 for none.
         max_new_tokens: longest of those answers.
-        on_progress: told (examples done, examples in all).
+        on_progress: called with (examples done, examples in all).
     Returns:
         Scores.
     """

@@ -62,6 +62,32 @@ def as_json(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def read_text(path: Path, what: str, newline: str | None = None) -> str:
+    """The text of a file that should be ``what`` ("a trace").
+
+    Raises:
+        ValueError: it holds no text. OSError: it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline=newline) as file:
+            return file.read()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path.name} is not a text file, so it is not {what}.") from None
+
+
+def read_json(source: str | Path, what: str) -> Any:
+    """What JSON text says (it starts with a brace), or a JSON file, that should be ``what``.
+
+    Raises:
+        ValueError: it is not JSON. OSError: the file cannot be read.
+    """
+    text = source if isinstance(source, str) and source.lstrip().startswith("{") else read_text(Path(source), what)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"This is not {what}: its JSON breaks off or is malformed ({error}).") from None
+
+
 def plain(value: Any) -> Any:
     """Plain data for JSON: infinity as text, nan as null."""
     if isinstance(value, dict):

@@ -227,7 +227,7 @@ def _content(content: Any) -> str:
 
 
 def rows_of(source: str | os.PathLike[str] | Iterable[Any], split: str | None = None) -> Iterator[tuple[int, Any]]:
-    """(number, row) of each row of a source, from 1 on; a line that cannot be read comes as a BadLine.
+    """(number, row) of each row of a source, counted from 1; a line that cannot be read comes as a BadLine.
 
     Raises:
         ValueError: there is no such source, or several splits and none is named.

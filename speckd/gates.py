@@ -34,7 +34,7 @@ def _check_share(name: str, value: float) -> None:
 
 def _check_k(k: int, largest: int | None, why: str = "") -> None:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"k is {k!r}: choose a whole number from 1 on.")
+        raise ValueError(f"k is {k!r}: choose a whole number, 1 or more.")
     if largest is not None and k > largest:
         raise ValueError(f"k is {k}: choose a whole number from 1 to {largest}{why}.")
 

@@ -173,11 +173,11 @@ def hidden_rows(
         input_ids: (B, T).
         rows: (B, T) bool, the positions whose hidden state is wanted: those *before* the tokens they predict.
         attention_mask: (B, T), 1 where there is text; all of it by default.
-        on_layer: told (layers done, layers) after each layer.
+        on_layer: called with (layers done, layers) after each layer.
         packed: let no padding through the trunk: all texts go as one row. Where positions begin anew transformers sees
             that a text begins, and lets no token look into another text (``check_packing`` tells whether it does).
-        on_output: told what the trunk returned, for what else it says.
-        asked: what else the trunk is told, such as ``output_router_logits``.
+        on_output: called with what the trunk returned, for what else it says.
+        asked: what else the trunk is asked for, such as ``output_router_logits``.
     Returns:
         (N, H), sequence by sequence, in the order of the text.
     """

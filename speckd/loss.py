@@ -156,7 +156,7 @@ def gated_loss(
     if rejected not in ("weight", "sample"):
         raise ValueError(f"rejected is {rejected!r}: choose 'weight' or 'sample'.")
     if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed is {seed!r}: choose a whole number from 0 on.")
+        raise ValueError(f"seed is {seed!r}: choose a whole number, 0 or more.")
     n_rows = len(student_hidden)
     work = Work(
         gate=gate,

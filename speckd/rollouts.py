@@ -174,7 +174,7 @@ def generate_batch(
         draft: then also drafted, the same text again (see ``speckd.decoding.exact``); a batch needs no draft, since its
             prompts share each pass as drafted tokens would.
         should_stop: asked after each token. A stop keeps what was written so far.
-        on_step: told the tokens written so far, a list a prompt, after each token.
+        on_step: called with the tokens written so far, a list a prompt, after each token.
     Returns:
         One Answer a prompt, in their order.
     Raises:
@@ -370,8 +370,8 @@ def write_rollouts(
         prompt_ids: the same prompts as token ids.
         model_id, model_sha256: written into the head; a file of another model is refused.
         extras: what each prompt gave to the chat template beside its messages; kept in the file, as it is read again.
-        on_answer: told (index of the prompt, its answer with hidden states) before the answer is written.
-        on_progress: told (answers made, answers asked for, tokens made in this call) after each batch.
+        on_answer: called with (index of the prompt, its answer with hidden states) before the answer is written.
+        on_progress: called with (answers made, answers asked for, tokens made in this call) after each batch.
         should_stop: asked after each token; what is finished stays in the file.
     Returns:
         The path. ``is_complete`` tells whether every answer is there.

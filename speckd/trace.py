@@ -19,7 +19,7 @@ from torch import Tensor
 from speckd import html
 from speckd.divergences import DIVERGENCES
 from speckd.draws import K_MAX, Draws
-from speckd.files import write_whole
+from speckd.files import read_json, read_text, write_whole
 from speckd.gates import Gate, RandomTokens
 
 FORMAT = "speckd.trace"
@@ -161,10 +161,10 @@ class Trace:
         """The chance that at least one of k random draws is accepted, 1 - TVD**k: (N,) float32.
 
         Raises:
-            ValueError: k is not a whole number from 1 on.
+            ValueError: k is not a whole number, 1 or more.
         """
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"k is {k!r}: choose a whole number from 1 on.")
+            raise ValueError(f"k is {k!r}: choose a whole number, 1 or more.")
         return 1.0 - self.divergences["tvd"] ** k
 
     def kept_at_budget(self, selector: str, n_tokens: int) -> Tensor:
@@ -288,12 +288,7 @@ class Trace:
             ValueError: it is not JSON, not a trace, or broken.
             OSError: the file cannot be read.
         """
-        text = source if isinstance(source, str) and source.lstrip().startswith("{") else _read(Path(source))
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"This is not a trace: its JSON breaks off or is malformed ({error}).") from None
-        return cls.from_dict(data)
+        return cls.from_dict(read_json(source, "a trace"))
 
     def to_csv(self, path: str | Path) -> None:
         """The trace as a table: one row a response token, one column a quantity; nothing is lost.
@@ -330,7 +325,7 @@ class Trace:
             OSError: the file cannot be read.
         """
         csv.field_size_limit(2**31 - 1)  # the first row's last cell holds all strings
-        rows = list(csv.DictReader(_read(Path(path), newline="").splitlines(keepends=True)))
+        rows = list(csv.DictReader(read_text(Path(path), "a trace", newline="").splitlines(keepends=True)))
         if not rows or "trace" not in rows[0] or not rows[0]["trace"]:
             raise ValueError("This table is not a trace: it has no column 'trace' with a first cell.")
         try:
@@ -427,14 +422,6 @@ def _csv_cell(value: Any) -> str:
 
 def _csv_value(cell: str) -> Any:
     return json.loads(cell)
-
-
-def _read(path: Path, newline: str | None = None) -> str:
-    try:
-        with path.open(encoding="utf-8", newline=newline) as file:
-            return file.read()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path.name} is not a text file, so it is not a trace.") from None
 
 
 # A trace's draws are at most K_MAX; the gate refuses a larger k before a trace is asked.

@@ -85,6 +85,27 @@ HELD_OUT: dict[str, dict[str, str]] = {
     "agreement": {"label": "same first choice", "kind": "share"},
     "rouge_l": {"label": "ROUGE-L", "kind": "score"},
 }
+# The same in a written report, where a line has room for the whole name: figure -> (words, unit).
+REPORT_HELD_OUT: dict[str, tuple[str, str]] = {
+    "divergence": ("Divergence", "nats a token"),
+    "tar": ("TAR", "share of tokens"),
+    "acceptance": ("Acceptance probability, 1 - TVD", "mean"),
+    "agreement": ("Next-token agreement", "share of tokens"),
+    "rouge_l": ("ROUGE-L of greedy answers", "F1 against the teacher's"),
+    "student_entropy": ("Student's entropy", "nats"),
+    "teacher_entropy": ("Teacher's entropy", "nats"),
+}
+REPORT_TRAINING: dict[str, tuple[str, str]] = {  # column of the log -> (words, unit)
+    "loss": ("Loss", "nats a token, after the gate"),
+    "divergence": ("Divergence", "nats a token, no gate"),
+    "tar": ("Token acceptance rate", "share of tokens"),
+    "masked_share": ("Share of the loss masked", "share of the divergence"),
+    "teacher_entropy": ("Teacher's entropy", "nats"),
+    "student_entropy": ("Student's entropy", "nats"),
+    "grad_norm": ("Gradient norm", "before clipping"),
+    "learning_rate": ("Learning rate", "a step"),
+    "tokens_per_second": ("Speed", "response tokens a second"),
+}
 RINGS = "held out (TAR: that of Top-k, k = 5)"  # what the rings of a race's charts are
 # Figures of a study's run that the map may show (columns of assets/study/runs.csv), and what is better.
 STUDY_FIGURES: dict[str, dict[str, str]] = {

@@ -19,7 +19,7 @@ MAP_KEYS = ("figure", "rows", "columns", "control")  # what a map of the study s
 PARTS = ("lists", "reason", "sum", "facts", "chances")
 CHARTS = ("loss", "divergence", "tar")
 LANES = ("rank", "acceptance", "teacher_entropy", "student_entropy", "divergence", "weight")
-# Names of what a step may point at; the page knows where each is (app/panels/learner.js).
+# Names of what a step may point at; the page knows where each is (app/panels/pages/learner/stage.js).
 POINTS = (
     "gate", "k", "tar", "beta", "divergence", "loss", "strip", "token", "lists", "reason", "sum", "facts", "chances",
     "lanes", "selectors", "agreement", "race", "probe", "play", "own", "map", "clock", "round", "rounds",

@@ -1,7 +1,7 @@
 """A lesson's Markdown as a tree of plain data: the page builds nodes from it, and no text is ever parsed as HTML.
 
 A node is a text or a dictionary with a "tag". Besides ordinary Markdown there are
-    {{name key=value}}      a number or token from the trace or run on screen (app/lessons/fields.py)
+    {{name key=value}}      a number or token from the trace or run on screen (app/lessons/*_fields.py)
     [[text | source]]       a quoted figure with where it was read
     $formula$               and a fenced block ``math``: typeset (app/lessons/formula.py)
     [words](term:name)      a term of the glossary;  [words](point:name)  the control that is meant;

@@ -35,7 +35,7 @@ EXAMPLES = (
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """What both pages that ask a question are told of this server."""
+    """What both pages that ask a question need to know of this server."""
     limits = {
         "prompt": settings.max_prompt_characters,
         "tokens": settings.max_new_tokens,

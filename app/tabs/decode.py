@@ -174,7 +174,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             do_sample: draw the answer from the teacher's distribution instead of taking its likeliest token each time.
             max_new_tokens: the longest answer, in tokens.
             temperature: what both models' scores are divided by before the softmax; above 0.
-            seed: names every coin of a sampled answer; a whole number from 0 on.
+            seed: names every coin of a sampled answer; a whole number, 0 or more.
             lenience: 1 is lossless; below 1 more is accepted, and the text is no longer only the teacher's.
         """
         try:

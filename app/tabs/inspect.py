@@ -147,7 +147,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             do_sample: draw the answer at the temperature instead of taking the likeliest token each time.
             max_new_tokens: the longest answer, in tokens.
             temperature: what both models' scores are divided by before the softmax; above 0.
-            seed: names the sample, the draws and the coins; a whole number from 0 on.
+            seed: names the sample, the draws and the coins; a whole number, 0 or more.
             gate: "topk", "speck" or "none".
             k: how many of the teacher's likeliest tokens, or of the student's draws, may accept; 1 to 50 for speck.
             beta: the weight of a rejected token, 0 to 1.

@@ -68,7 +68,7 @@ def decode(
         continuations: also keep, for each place of a greedy text, what the draft would have said there.
         costs: from ``measure_costs``; measured when they are needed and not given.
         lean: False runs the model's own forward in any case.
-        on_round: told each finished round.
+        on_round: called with each finished round.
         on_progress: called with a Progress: stages "costs" and "decode" (text: the response so far).
         should_stop: asked before each step of the draft and each pass of the teacher.
     Returns:

@@ -69,7 +69,7 @@ def write_exactly(
         draft: what proposes, with nothing read yet, over the whole vocabulary where ``pick`` is given; None decodes
             plainly. See ``draft_for``.
         policy: how far it drafts.
-        on_tokens: told the text so far after each round.
+        on_tokens: called with the text so far after each round.
         should_stop: asked before each step; when it turns true, what was written so far is returned.
     Returns:
         The text, the same with every draft and policy.

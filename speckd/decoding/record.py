@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from speckd.decoding.costs import Costs, expected_tokens
-from speckd.files import write_whole
+from speckd.files import read_json, write_whole
 
 FORMAT = "speckd.decode"
 VERSION = 1
@@ -258,12 +258,7 @@ class DecodeRecord:
             ValueError: it is not JSON, not a record, cut off, or altered so that its parts do not fit together.
             OSError: the file cannot be read.
         """
-        text = source if isinstance(source, str) and source.lstrip().startswith("{") else _read(Path(source))
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"This is not a decode record: its JSON breaks off or is malformed ({error}).") from None
-        return cls.from_dict(data)
+        return cls.from_dict(read_json(source, "a decode record"))
 
     @classmethod
     def from_dict(cls, data: Any) -> "DecodeRecord":
@@ -379,10 +374,3 @@ def _read_as(kind: type, value: Any) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"{kind.__name__} was expected, {type(value).__name__} came")
     return value
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path.name} is not a text file, so it is not a decode record.") from None

@@ -44,7 +44,7 @@ def check_decode(
     except UnicodeEncodeError:
         raise ValueError("The prompt holds half a character (a lone surrogate). Remove it.") from None
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens!r}: choose a whole number from 1 on.")
+        raise ValueError(f"max_new_tokens is {max_new_tokens!r}: choose a whole number, 1 or more.")
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
         raise ValueError(
             f"temperature is {temperature!r}: choose a number above 0. For greedy text use do_sample=False."

@@ -77,12 +77,12 @@ def distill(
         resume: go on with an interrupted run of the same settings; finished parts are not done again.
         stop_file: when this file appears the training at hand ends after its step, and what was reached is kept.
         on_progress: stages "load", "generate", "teacher".
-        on_row: told (gate, row) for each row of the log.
-        on_event: told each event of the run, as ``recording.py`` describes them. What it raises ends the run.
+        on_row: called with (gate, row) for each row of the log.
+        on_event: called with each event of the run, as ``recording.py`` describes them. What it raises ends the run.
         progress_bar: a bar with the loss and TAR on standard error, on a terminal.
         load: stands in for ``load_pair``, with its arguments, where a fresh pair lies ready.
         watch: makes callbacks that look on while a racer trains, from its pair and examples.
-        on_trained: told each racer's pair, its student trained, and its record, before the next one starts.
+        on_trained: called with each racer's pair, its student trained, and its record, before the next one starts.
         keep_student: write the trained students; without them an interrupted race begins anew.
     Returns:
         A RunRecord a gate, in order; fewer where the stop file ended the race.

@@ -11,15 +11,8 @@ import math
 from collections.abc import Sequence
 
 from speckd.html import framed
-from speckd.training.record import (
-    TRAINING,
-    Row,
-    RunRecord,
-    held_out_table,
-    number,
-    settings_table,
-    to_markdown,
-)
+from speckd.training.record import Row, RunRecord, held_out_table, number, settings_table, to_markdown
+from speckd.words import REPORT_TRAINING
 
 __all__ = ["RunRecord", "Runs", "chart", "held_out_table", "number", "ticks", "to_csv", "to_html", "to_markdown"]
 
@@ -70,7 +63,7 @@ def to_html(runs: Sequence[RunRecord], title: str, words: str = "", command: str
     for name in ("loss", "divergence", "tar", "masked_share", "tokens_per_second"):
         curves = [(run.name, _points(run.rows, name), _points(run.rows, f"eval_{name}")) for run in runs]
         if any(points for _, points, _ in curves):
-            label, unit = TRAINING[name]
+            label, unit = REPORT_TRAINING[name]
             charts.append(chart(f"{label} ({unit})", curves))
     body = [f"<h1>{escape(title)}</h1>"]
     if words:

@@ -46,7 +46,7 @@ def run_study(
         engine: "here" or "dask". address: of a Dask scheduler; a local cluster is made where none is given.
         minutes: give up after so many; what is finished is kept.
         prepare_only: make what all runs share (texts, the teacher's cache and answers), and run none.
-        on_row: told (done, all, row) for each finished run.
+        on_row: called with (done, all, row) for each finished run.
     Returns:
         The rows of all finished cells, in the plans' order.
     """

@@ -95,7 +95,7 @@ def _check_row(where: str, row: Row) -> None:
             raise ValueError(f"{where}: {name} is empty; the file was cut off or altered: {_ANEW}.")
     for name in _WHOLE:
         if type(row[name]) is not int or row[name] < 0:
-            raise ValueError(f"{where}: {name} is {row[name]!r}, expected a whole number from 0 on: {_ANEW}.")
+            raise ValueError(f"{where}: {name} is {row[name]!r}, expected a whole number, 0 or more: {_ANEW}.")
     for name in _SHARES:
         _check_number(where, name, row.get(name), 1.0)
     for name in _AMOUNTS:
@@ -115,7 +115,7 @@ def _check_number(where: str, name: str, value: Any, most: float) -> None:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        expected = "a number from 0 to 1" if most == 1 else "a number from 0 on"
+        expected = "a number from 0 to 1" if most == 1 else "a number, 0 or more"
         raise ValueError(f"{where}: {name} is {value!r}, expected {expected}: {_ANEW}.")
 
 

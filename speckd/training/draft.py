@@ -52,7 +52,7 @@ def distill_draft(
     Args:
         settings: what to do. resume: go on with an interrupted run of the same settings.
         stop_file: when this file appears the run ends after its step and can be resumed.
-        on_progress: stages "load", "teacher", "train". on_row: told each row of the log.
+        on_progress: stages "load", "teacher", "train". on_row: called with each row of the log.
         load: stands in for ``load_pair``.
         data: what ``read_draft_data`` made for settings with the same data, where several drafts learn from it.
     Returns:

@@ -23,7 +23,7 @@ def acceptance_loss(teacher_logprobs: Tensor, draft_logprobs: Tensor) -> Tensor:
     Args:
         teacher_logprobs, draft_logprobs: (N, V'); the teacher's may sum to less than one over the draft's vocabulary.
     Returns:
-        (N,) from 0 on.
+        (N,) 0 or more.
     Source: SpecForge's lk_loss.
     """
     return -torch.minimum(teacher_logprobs, draft_logprobs).logsumexp(-1)

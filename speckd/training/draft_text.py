@@ -117,7 +117,7 @@ def draft_texts(
         folder: keep finished parts there; None keeps nothing on disk.
         batch_size: texts at once.
         precision: compute the teacher's products in this type (bfloat16 on machines with units for it).
-        on_progress: told (texts done, texts asked for).
+        on_progress: called with (texts done, texts asked for).
         should_stop: asked after each batch.
     Returns:
         The texts, in the order of the examples, on the teacher's device; None where it was stopped.

@@ -88,7 +88,7 @@ def prepare_student(
         student.float().requires_grad_(True)
         return pair
     if lora_rank < 1:
-        raise ValueError(f"lora_rank is {lora_rank}: choose a whole number from 1 on.")
+        raise ValueError(f"lora_rank is {lora_rank}: choose a whole number, 1 or more.")
     settings = LoraConfig(
         r=lora_rank,
         lora_alpha=lora_alpha or 2 * lora_rank,

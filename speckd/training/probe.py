@@ -113,7 +113,7 @@ class ProbeCallback(TrainerCallback):
     """Looks at the probe now and then, and after the last step.
 
     Args:
-        looks: (n, what to do) pairs: each is told the step after every n-th one and after the last.
+        looks: (n, what to do) pairs: each is called with the step after every n-th one and after the last.
     """
 
     def __init__(self, looks: Sequence[tuple[int, Callable[[int], None]]]) -> None:

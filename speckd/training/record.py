@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from speckd.words import REPORT_HELD_OUT, REPORT_TRAINING
+
 Row = Mapping[str, Any]
 
 
@@ -28,28 +30,6 @@ class RunRecord:
     seconds: float = 0.0
 
 
-TRAINING = {  # column of the log -> (words, unit)
-    "loss": ("Loss", "nats a token, after the gate"),
-    "divergence": ("Divergence", "nats a token, no gate"),
-    "tar": ("Token acceptance rate", "share of tokens"),
-    "masked_share": ("Share of the loss masked", "share of the divergence"),
-    "teacher_entropy": ("Teacher's entropy", "nats"),
-    "student_entropy": ("Student's entropy", "nats"),
-    "grad_norm": ("Gradient norm", "before clipping"),
-    "learning_rate": ("Learning rate", "a step"),
-    "tokens_per_second": ("Speed", "response tokens a second"),
-}
-HELD_OUT = {  # name in Scores -> (words, unit, whether more is better)
-    "divergence": ("Divergence", "nats a token", False),
-    "tar": ("TAR", "share of tokens", True),
-    "acceptance": ("Acceptance probability, 1 - TVD", "mean", True),
-    "agreement": ("Next-token agreement", "share of tokens", True),
-    "rouge_l": ("ROUGE-L of greedy answers", "F1 against the teacher's", True),
-    "student_entropy": ("Student's entropy", "nats", None),
-    "teacher_entropy": ("Teacher's entropy", "nats", None),
-}
-
-
 def number(value: Any, digits: int = 3) -> str:
     """A number for a person: three significant digits, thousands apart, a dash for nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -69,7 +49,7 @@ def held_out_table(runs: Sequence[RunRecord]) -> list[list[str]]:
     shared_start = all(run.before == runs[0].before for run in runs)
     head = ["Held out", *(["before"] if shared_start else []), *(run.name for run in runs)]
     table = [head]
-    for name, (words, unit, _) in HELD_OUT.items():
+    for name, (words, unit) in REPORT_HELD_OUT.items():
         if not any(run.after.get(name) is not None or run.before.get(name) is not None for run in runs):
             continue
         line = [f"{words} ({unit})"]
@@ -97,7 +77,7 @@ def to_markdown(runs: Sequence[RunRecord], title: str, words: str = "", command:
         parts += [_as_words(words), ""]
     parts += [*_markdown_table(held_out_table(runs)), ""]
     last = [["Training", *(run.name for run in runs)]]
-    for name, (label, unit) in TRAINING.items():
+    for name, (label, unit) in REPORT_TRAINING.items():
         values = [_last(run.rows, name) for run in runs]
         if any(value is not None for value in values):
             last.append([f"{label} at the end ({unit})", *(number(value) for value in values)])

@@ -230,7 +230,7 @@ def fill_cache(
         examples: with responses.
         teacher_sha256: of the teacher's weights.
         dtype: "float16" or "bfloat16".
-        on_progress: told (examples held, examples asked for).
+        on_progress: called with (examples held, examples asked for).
     Returns:
         The cache, opened.
     Raises:

@@ -73,7 +73,7 @@ def write_teacher_file(
         source: the teacher.
         examples: with responses; those without are left out, equal ones are kept once.
         tokenizer_sha256: of the tokenizer that made their ids.
-        on_progress: told (examples done, examples in all).
+        on_progress: called with (examples done, examples in all).
     Returns:
         The file, opened.
     Raises:

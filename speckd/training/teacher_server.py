@@ -59,7 +59,7 @@ class TeacherServer:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url!r} is not the address of a server: give one such as http://localhost:8000/v1.")
         if n_kept < 1:
-            raise ValueError(f"K is {n_kept}: choose a whole number from 1 on.")
+            raise ValueError(f"K is {n_kept}: choose a whole number, 1 or more.")
         self.url, self.n_kept, self.seconds = url.rstrip("/"), n_kept, seconds
         if model is None:
             listed = self._ask("models").get("data") or []

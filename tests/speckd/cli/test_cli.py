@@ -69,7 +69,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 def test_a_mistake_ends_a_real_process_with_code_2_and_no_traceback() -> None:
     done = run("inspect", "x", "--k", "0")
     assert done.returncode == 2
-    assert done.stderr == "speckd: k is 0: choose a whole number from 1 on.\n"
+    assert done.stderr == "speckd: k is 0: choose a whole number, 1 or more.\n"
 
 
 def test_a_failed_write_keeps_the_old_file(

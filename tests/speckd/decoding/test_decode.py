@@ -260,7 +260,7 @@ def test_a_rounds_drafted_tokens_are_the_continuation_kept_at_its_place(record: 
         ({"temperature": 0.0}, "above 0"),
         ({"temperature": math.nan}, "above 0"),
         ({"lenience": 0.0}, "lossless"),
-        ({"max_new_tokens": 0}, "from 1 on"),
+        ({"max_new_tokens": 0}, "1 or more"),
         ({"seed": -1}, "seed is -1"),
         ({"prompt": "  "}, "The prompt is empty"),
     ],

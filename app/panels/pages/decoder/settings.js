@@ -70,7 +70,7 @@ class DecodeSettings {
     });
     const written = { spellcheck: "false", autocomplete: "off" };
     return SpecKD.createDrawer(
-      { id: `${this.id}-drawer`, button, note: tr("These count from the next Run on."), focus: student },
+      { id: `${this.id}-drawer`, button, note: tr("These take effect at the next Run."), focus: student },
       field(tr("Student, a possible draft"), student),
       own,
       field(

@@ -150,7 +150,7 @@ class DistillControls {
     this.rank = el("div", { class: "sk-rank" });
     this.rank.append(field("LoRA rank of the fresh adapter", this.input("lora_rank"), rankHint));
     this.drawer = SpecKD.createDrawer(
-      { id: `${this.id}-drawer`, button: this.settingsButton, note: "These count from the next Start on." },
+      { id: `${this.id}-drawer`, button: this.settingsButton, note: "These take effect at the next Start." },
       this.pair.own,
       this.data.element,
       this.pasted,

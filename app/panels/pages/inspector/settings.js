@@ -66,7 +66,7 @@ class InspectSettings {
   makeDrawer(button, place) {
     const field = SpecKD.drawerField;
     const { select: student, own } = this.pair;
-    const note = "These count from the next Run on. The gate’s own controls act at once.";
+    const note = "These take effect at the next Run. The gate’s own controls act at once.";
     return SpecKD.createDrawer(
       { id: `${this.id}-drawer`, button, note, focus: student },
       field(this.listed ? "Student" : "Student of the packaged teacher", student),
