@@ -3,7 +3,7 @@
    tabs that looks like Gradio's. What it asks of the server waits until Gradio brings the server; then the nodes move
    into their place, as they are. app/document.py puts this script at the document's top. */
 
-const { el } = SpecKD;
+const { el, tr } = SpecKD;
 const PANELS = { inspect: "inspector", distill: "distiller", decode: "decoder", map: "mapper", learn: "learner" };
 const config = /** @type {any} */ (globalThis).gradio_config;
 const waiting = new Map(); // part -> {root, update, connect}
@@ -102,7 +102,18 @@ SpecKD.adopt = function (part, place, { trigger, server }) {
   return one.update;
 };
 
+/* The page's language, before Gradio reads what its tabs are called. */
+function translate() {
+  document.documentElement.lang = SpecKD.language.code;
+  document.documentElement.dir = SpecKD.language.direction;
+  for (const tab of Object.keys(PANELS)) {
+    const about = named(`tab-${tab}`);
+    if (about) about.props.label = tr(about.props.label);
+  }
+}
+
 function begin() {
+  translate();
   const asked = new URLSearchParams(location.search).get("__theme");
   const dark = asked ? asked === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   document.body.classList.toggle("dark", dark);

@@ -3,11 +3,13 @@
 
 const { svg, percent, ordinal, shown } = SpecKD;
 const ROW = 21; // pixels, the least; where there is room a row is higher, and its text larger
-const MOST_ROW = 34;
+const MOST_ROW = 44;
 const ROOMY = 25;
 const TOP = 26; // for the heads
 const FOOT = 34; // for a proposal off the list
 const SIDE = 46; // of a column: its numbers, which no bar covers
+const ROOMY_SIDE = 56;
+const NARROW = 130; // of a column: its head may need the room between the columns, and more
 
 const curve = (x0, y0, x1, y1) => `M${x0},${y0} C${(x0 + x1) / 2},${y0} ${(x0 + x1) / 2},${y1} ${x1},${y1}`;
 
@@ -97,7 +99,7 @@ function listOf(who, { trace, t, shape, live, widest, short }) {
       other: `${otherOne}: ${percent(top.other_prob[t][at])}${placed(top.other_rank[t][at])}`,
       strong: id === trace.proposal_ids[t],
       live,
-      bar: Math.max(1.5, (p / widest) * (shape.left - SIDE)),
+      bar: Math.max(1.5, (p / widest) * (shape.left - (shape.roomy ? ROOMY_SIDE : SIDE))),
       label: short(SpecKD.tokenText(trace, id), shape.left - 66, twins),
     });
   });
@@ -162,8 +164,8 @@ SpecKD.drawLists = function (trace, t, { width, live, short, heads = ["student p
     svg("text", { x: right - 34, y: 4, "text-anchor": "end" }),
   );
   const nodes = [
-    head("student", left - 4, "end", heads[0]),
-    head("teacher", right + 4, null, heads[1]),
+    left < NARROW ? head("student", 0, null, heads[0]) : head("student", left - 4, "end", heads[0]),
+    left < NARROW ? head("teacher", width, "end", heads[1]) : head("teacher", right + 4, null, heads[1]),
     zone,
     linksOf(trace, t, shape),
     ...rows,
