@@ -23,6 +23,8 @@ class PlainBeside:
 
     Args:
         job: beside which it runs, and which is told its seconds and what it wrote.
+        should_stop: asked while the prompt is read; the few tokens of a round are caught up with in any case, so that
+            what is kept of a stopped text has its clock.
     """
 
     def __init__(self, job: Decoding, should_stop: ShouldStop | None = None) -> None:
@@ -33,16 +35,18 @@ class PlainBeside:
             coins.draw(probabilities(logits, job.rule.temperature), Stream.RESAMPLE, place)
             return job.output_ids[place]
 
+        def reading() -> bool:
+            return not self._written and should_stop is not None and should_stop()
+
         rule = Rule(near_tie=-1.0) if coins is None else Rule(pick=follow, temperature=job.rule.temperature)
-        run = Rounds(job.target.fresh(), None, rule, Plain(), job.prompt_ids, 2**31, should_stop=should_stop)
+        run = Rounds(job.target.fresh(), None, rule, Plain(), job.prompt_ids, 2**31, should_stop=reading)
         self._steps = iter(run)
         self._written: list[int] = []
         self._seconds = 0.0
 
     def catch_up(self) -> None:
-        """Write as many tokens as the text has by now. A text that was left behind, by Stop, has no plain seconds."""
+        """Write as many tokens as the text has by now."""
         job = self.job
-        job.plain_seconds = job.plain_ids = None
         while len(self._written) < len(job.output_ids):
             done = next(self._steps)
             self._seconds += done.draft_seconds + done.verify_seconds

@@ -89,7 +89,8 @@ def decode(
         report(Progress("costs", 0, 1, "measuring what drafts and passes cost here"))
         costs = known_costs(pair, fitted, target, stopping)
     job = Decoding(pair, request, target, fitted, prompt_ids, room, costs, stopping)
-    beside = PlainBeside(job, stopping) if plain else None
+    # Without a draft the rounds are the plain loop: a second one beside it would differ by noise alone.
+    beside = PlainBeside(job, stopping) if plain and fitted.draft is not None else None
     try:
         for done in job.steps:
             job.add(done)
@@ -98,6 +99,9 @@ def decode(
             report(Progress("decode", len(job.output_ids), room, pair.tokenizer.decode(job.output_ids)))
             if beside is not None:
                 beside.catch_up()
+        if plain and fitted.draft is None:
+            job.plain_seconds = sum(step.draft_seconds + step.verify_seconds for step in job.rounds)
+            job.plain_ids = job.output_ids
         if continuations and not do_sample and fitted.draft is not None:
             job.continuations = continue_everywhere(fitted, prompt_ids, job, stopping)
     except Stopped:

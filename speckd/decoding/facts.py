@@ -27,7 +27,7 @@ def facts(record: DecodeRecord) -> dict[str, Any]:
             ``fixed_lengths``), and the best of these as best_length and best_speedup; None where there are none.
         calibration: [confidence, share accepted, how many] of the examined tokens in up to five bins of q.
         replayed: [policy, predicted speed-up, block efficiency, thrown away] of other chain policies on this text, the
-            oracle last; empty where the record keeps no continuations.
+            oracle last; empty where the record keeps no continuations, or is lossy: other drafts write another text.
         threshold: of DDD, the value below which a tree stops growing; tree: whether trees were drafted.
         floors: layers of the two exits of HiSpec; empty for other drafts.
     """
@@ -68,7 +68,7 @@ def fixed_lengths(record: DecodeRecord) -> list[list[Any]]:
     A greedy record with continuations tells all of them, by replay. Without, a fixed policy tells the lengths that it
     drafted itself; no other does, since it drafts on just where the draft is sure.
     """
-    if record.costs is None or not any(step.tokens for step in record.rounds):
+    if record.costs is None or not any(step.tokens for step in record.rounds) or _is_lenient(record):
         return []
     if record.continuations is not None and any(record.continuations):
         return [[g, replay(record, Fixed(g=g)).speedup] for g in range(1, LENGTHS + 1)]
@@ -114,10 +114,15 @@ def _calibration(record: DecodeRecord) -> list[list[float]]:
 
 
 def _replayed(record: DecodeRecord) -> list[list[Any]]:
-    if record.continuations is None or record.costs is None or not any(record.continuations):
+    if record.continuations is None or record.costs is None or not any(record.continuations) or _is_lenient(record):
         return []
     plays = [replay(record, policy) for policy in REPLAYED] + [oracle(record)]
     return [[play.policy, play.speedup, play.block_efficiency, play.thrown_away] for play in plays]
+
+
+def _is_lenient(record: DecodeRecord) -> bool:
+    """Whether the text depends on what was drafted, so that another policy would have written another one."""
+    return float(record.config.get("lenience", 1.0)) < 1.0
 
 
 def _floors(draft: str) -> list[int]:

@@ -304,6 +304,8 @@ class DecodeRecord:
             ValueError: they do not.
         """
         _read_as(str, self.config["prompt"])
+        if self.lossless and float(self.config.get("lenience", 1.0)) < 1.0:
+            raise ValueError("it is called lossless, and its lenience is below 1")
         if len(self.tokens) != len(self.output_ids):
             raise ValueError(f"{len(self.tokens)} tokens for {len(self.output_ids)} ids")
         written: list[int] = []

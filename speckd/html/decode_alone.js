@@ -2,17 +2,20 @@
 
 const { el, tr } = SpecKD;
 
+SpecKD.lossyMark = ({ lenience }) => tr("lossy, lenience {e}", { e: lenience });
+
 SpecKD.madeDecoding = (config) => {
   const how = config.do_sample
     ? tr("sampled at temperature {t}, seed {seed}", { t: config.temperature, seed: config.seed })
     : tr("greedy");
-  return tr("draft {draft}, policy {policy}, {how}; teacher {teacher}, student {student}", {
+  const made = tr("draft {draft}, policy {policy}, {how}; teacher {teacher}, student {student}", {
     draft: config.draft,
     policy: config.policy,
     how,
     teacher: config.teacher,
     student: config.student,
   });
+  return config.lenience < 1 ? `${SpecKD.lossyMark(config)}; ${made}` : made;
 };
 
 /* What the page and the downloaded file have in common: the parts over one picture, and their player. */
@@ -117,7 +120,7 @@ SpecKD.showDecodingAlone = function (root, decoding) {
     el(
       "header",
       {},
-      el("p", { class: "sk-small sk-muted", text: "SpecKD Lab: one text, decoded round by round" }),
+      el("p", { class: "sk-small sk-muted", text: tr("SpecKD Lab: one text, decoded round by round") }),
       el("h1", { class: "sk-question", dir: "auto", text: SpecKD.visible(config.prompt) }),
       el("p", { class: "sk-small sk-muted", text: SpecKD.madeDecoding(config) }),
     ),
@@ -131,7 +134,11 @@ SpecKD.showDecodingAlone = function (root, decoding) {
     ),
     el("p", {
       class: "sk-small sk-muted",
-      text: `Made with speckd ${config.speckd}, torch ${config.torch}, transformers ${config.transformers}.`,
+      text: tr("Made with speckd {a}, torch {b}, transformers {c}.", {
+        a: config.speckd,
+        b: config.torch,
+        c: config.transformers,
+      }),
     }),
   ));
   SpecKD.firstLook(picture, decoding);

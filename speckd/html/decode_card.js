@@ -128,8 +128,15 @@ class DecodeCard {
     const { config } = this.decoding;
     if (!one) return tr(speckdWords.lasts[round.kind].says);
     const said = { q: percent(one.q), p: percent(one.p), chance: percent(one.acceptance) };
-    const lists = tr("The draft gives it {q}, the teacher {p}: min(1, p/q) is {chance}.", said);
+    const lossy = config.lenience < 1;
+    const e = config.lenience;
+    const lists = lossy && config.do_sample
+      ? tr("The draft gives it {q}, the teacher {p}: with lenience {e}, min(1, p/(e q)) is {chance}.", { ...said, e })
+      : tr("The draft gives it {q}, the teacher {p}: min(1, p/q) is {chance}.", said);
     if (one.verdict === "unseen") return lists + " " + tr("Nobody looked: something before it failed.");
+    if (!config.do_sample && lossy) {
+      return lists + " " + tr("Lossy: it passes where p is at least {e} of the teacher’s first choice’s.", { e });
+    }
     if (!config.do_sample) return lists + " " + tr("Greedy: it passes where it is the teacher’s first choice.");
     if (one.coin === null) return lists;
     const coin = SpecKD.number(one.coin);

@@ -33,7 +33,8 @@ function textTable(facts) {
 function speedTable(facts, recorded) {
   const f = SpecKD.format;
   const { costs } = facts;
-  const rows = [row(tr("speed-up, measured"), f(facts.speedup, "times"), tr("over our plain loop, same text"))];
+  const over = tr("over our plain loop, as many tokens");
+  const rows = facts.speedup === null ? [] : [row(tr("speed-up, measured"), f(facts.speedup, "times"), over)];
   if (facts.predicted_speedup !== null) {
     rows.push(row(tr("speed-up, predicted"), f(facts.predicted_speedup, "times"), tr("from measured costs")));
   } else if (facts.floors.length) {
@@ -157,11 +158,13 @@ class DecodeFacts {
   }
   /* What the text is: the teacher's own, or not. */
   promise({ record }) {
-    const { lossless, plain_ids: plain, figures } = record;
+    const { lossless, plain_ids: plain, figures, config } = record;
     const words = !lossless
-      ? tr("Lossy: not always the teacher’s text.")
-      : plain === null
+      ? tr("Lossy: not always the teacher’s text.") + (config.lenience < 1 ? ` (${SpecKD.lossyMark(config)})` : "")
+      : config.do_sample
       ? tr("Lossless: this text has exactly the teacher’s distribution.")
+      : plain === null
+      ? tr("Lossless: the teacher’s own text, token for token.")
       : figures.identical
       ? tr("Lossless: plain decoding wrote the same text, token for token.")
       : tr("Plain decoding wrote another text: please report this.");

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def test_a_live_decoding_grows_round_by_round_and_is_kept_when_stopped(decode: A
 
 
 def test_what_cannot_be_asked_for_is_one_sentence(decode: Any) -> None:
-    one = decode("&q=Why%3F&draft=exit%3Alayer%3D0")
+    one = decode("&q=Why%3F&draft=exit%3Alayer%3D0&lenience=0.3")
+    assert one.locate(".sk-chip-lossy").inner_text() == "lossy, lenience 0.3", "in sight before anything is run"
     one.locate(".sk-run").click()
     one.page.wait_for_selector("#decoder .sk-status[data-state=failed]")
     assert "layer is 0" in one.locate(".sk-status-text").inner_text()
@@ -135,7 +137,9 @@ def test_the_page_that_is_kept_lives_without_a_server(browser: Any, tmp_path: Pa
     from app.tabs.decode import export
 
     path = tmp_path / "decoding.html"
-    path.write_text(export(SHIPPED["tree"], "html"), encoding="utf-8")
+    tree = SHIPPED["tree"]
+    lossy = replace(tree, lossless=False, plain_ids=None, config={**tree.config, "lenience": 0.3})
+    path.write_text(export(lossy, "html"), encoding="utf-8")
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()
     seen: list[str] = []
@@ -143,8 +147,11 @@ def test_the_page_that_is_kept_lives_without_a_server(browser: Any, tmp_path: Pa
     page.on("pageerror", lambda error: seen.append(str(error)))
     page.goto(path.as_uri())
     assert page.locator(".sk-round").count() == len(SHIPPED["tree"].rounds)
-    page.locator(".sk-rounds .sk-draft").nth(3).click()
+    assert "lossy, lenience 0.3" in page.locator("header").inner_text()
+    assert page.locator(".sk-promise-warn").inner_text().startswith("Lossy")
+    page.locator(".sk-rounds .sk-draft").first.click()
     assert page.locator(".sk-card .sk-row").count() > 4
+    assert "Lossy: it passes where p is at least 0.3" in page.locator(".sk-card").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert seen == [path.as_uri()]
     context.close()

@@ -11,6 +11,7 @@ import torch
 
 import speckd
 from speckd.decoding.decode import decode
+from speckd.decoding.facts import facts
 from speckd.decoding.forward import forward_of
 from speckd.decoding.in_turns import decode_in_turns
 from speckd.decoding.measuring import Meter, measure_costs
@@ -163,6 +164,18 @@ def test_lenience_below_one_is_marked_lossy_and_accepts_more(pair: speckd.Pair) 
     strict, lenient = (decode(pair, "Say 2", lenience=epsilon, **ways) for epsilon in (1.0, 0.05))
     assert strict.lossless and not lenient.lossless
     assert lenient.acceptance > strict.acceptance
+    with pytest.raises(ValueError, match="lenience is below 1"):
+        DecodeRecord.from_dict({**lenient.to_dict(), "lossless": True})
+    greedy = decode(
+        pair, "Say 2", draft="student", policy="fixed:g=3", lenience=0.05, max_new_tokens=12, continuations=True
+    )
+    told = facts(greedy)
+    assert told["replayed"] == [] and told["costs"]["lengths"] == [], "with another draft the text would be another"
+
+
+def test_without_a_draft_the_rounds_are_the_plain_loop(pair: speckd.Pair) -> None:
+    record = decode(pair, "Say 2", draft="none", max_new_tokens=12)
+    assert record.speedup == 1.0 and record.plain_ids == record.output_ids
 
 
 # --- records --------------------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ class DecodeSettings {
     const draft = list("draft", speckdWords.drafts, tr("Draft"));
     const policy = list("policy", speckdWords.policies, tr("How far it drafts"));
     const label = (text, node) => el("label", { class: "sk-field" }, el("span", { text }), node);
-    this.line = el("div", { class: "sk-decode-line" }, label(tr("draft"), draft), label(tr("policy"), policy));
+    this.lossy = el("span", { class: "sk-chip sk-chip-lossy", hidden: true });
+    const fields = [label(tr("draft"), draft), label(tr("policy"), policy)];
+    this.line = el("div", { class: "sk-decode-line" }, ...fields, this.lossy);
   }
   makeDrawer(button, limits, place) {
     const field = SpecKD.drawerField;
@@ -98,6 +100,7 @@ class DecodeSettings {
     }
     form.do_sample = this.how.value() === "sampled";
     for (const name of this.table.numbers) form[name] = this.table.read(name, inputs[name]);
+    this.markLossy();
   }
   show() {
     const { form, inputs } = this;
@@ -108,6 +111,13 @@ class DecodeSettings {
     }
     this.how.choose(form.do_sample ? "sampled" : "greedy");
     for (const name of this.table.numbers) this.table.show(inputs[name], form[name]);
+    this.markLossy();
+  }
+  /* What makes the next text another than the teacher's is in sight, also where the drawer is shut. */
+  markLossy() {
+    const { lenience } = this.form;
+    this.lossy.hidden = !(lenience < 1);
+    this.lossy.textContent = SpecKD.lossyMark({ lenience });
   }
 
   toAddress() {
