@@ -24,7 +24,7 @@ from speckd import words
 HERE = Path(__file__).parent
 PARTS = (
     "hands", "address", "students", "menu", "run", "form", "ask", "pair", "files", "plot", "lanes-figure", "lanes",
-    "opening", "png", "card", "race-card", "recording", "race", "heatmap", "probe",
+    "opening", "png", "card", "race-card", "recording", "race", "heatmap", "probe-below", "probe",
 )  # fmt: skip
 PAGES = {
     "inspector": ("settings", "keep", "trail", "page"),

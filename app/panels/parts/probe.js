@@ -4,10 +4,8 @@
 
    Cells are drawn on a canvas; what a cell says is in the readout below, which follows pointer and arrow keys. */
 
-const { el, number, percent, ordinal, format } = SpecKD;
-const REST = 400; // milliseconds without a move until the strip's spoken labels follow
+const { el, percent, format } = SpecKD;
 const FILLS = { acceptance: "1 − TVD", divergence: "divergence" };
-const HINT = "Point at a cell, or walk with the arrow keys; click a row to read its strip.";
 const HOW = "Arrow keys walk over steps and tokens, Enter goes to a step.";
 const NOWHERE = { row: -1, t: -1 };
 let serial = 0;
@@ -28,22 +26,20 @@ class Probe {
     this.cell = NOWHERE; // under the pointer or the arrow keys
     this.frame = 0;
     this.shape = null; // where things are on the canvas
-    this.stripOf = ""; // what the strip shows
-    this.small = null; // its trace
     this.lastShown = null; // the row that was brought into view
-    this.resting = 0;
-    const below = this.makeBelow();
-    const sheet = this.makeSheet();
-    const about = { class: "sk-probe", "aria-label": "Probe" };
-    root.append(el("section", about, this.makeHead(lessons.probe), ...sheet, below));
-    this.strip = SpecKD.createStrip(this.stripBox, {
+    this.readout = SpecKD.createProbeReadout();
+    this.strip = SpecKD.createProbeStrip({
+      now: () => this.now(),
       onHover: (t) => this.look(this.shownRow(), t),
       onPin: (t) => {
         this.look(this.shownRow(), t);
         this.speak();
       },
-      label: "Probe at this step",
     });
+    const below = this.makeBelow();
+    const sheet = this.makeSheet();
+    const about = { class: "sk-probe", "aria-label": "Probe" };
+    root.append(el("section", about, this.makeHead(lessons.probe), ...sheet, below));
     this.heatmap = SpecKD.createHeatmap(this.canvas, this.sheet, this.box);
     this.listen();
     this.showKnobs();
@@ -86,19 +82,15 @@ class Probe {
     this.sheet = el("div", { class: "sk-probe-sheet" }, this.canvas, this.rowMark, this.cellMark);
     this.box = el("div", { class: "sk-probe-box" }, this.sheet);
     this.empty = el("p", { class: "sk-probe-empty sk-small sk-muted" });
-    this.readout = el("p", { class: "sk-probe-readout sk-small" });
-    this.spoken = el("span", { class: "sk-hidden", "aria-live": "polite" });
     const how = el("span", { class: "sk-hidden", id: `${this.id}-how`, text: HOW });
-    return [this.box, this.empty, this.readout, this.spoken, how];
+    return [this.box, this.empty, this.readout.element, this.readout.spoken, how];
   }
   makeBelow() {
-    this.moments = el("div", { class: "sk-probe-moment" });
-    this.stripBox = el("div", { class: "sk-probe-strip" });
     this.ramp = el("span", { class: "sk-probe-ramp" });
     const sample = (kind) => el("span", { class: `sk-token sk-${kind}`, text: SpecKD.tr(kind) });
     const legend = el("div", { class: "sk-probe-legend sk-muted" }, sample("accepted"), sample("rejected"), this.ramp);
-    const line = el("div", { class: "sk-probe-line sk-small" }, this.moments, legend);
-    return el("div", { class: "sk-probe-below" }, line, this.stripBox);
+    const line = el("div", { class: "sk-probe-line sk-small" }, this.strip.says, legend);
+    return el("div", { class: "sk-probe-below" }, line, this.strip.box);
   }
 
   listen() {
@@ -328,47 +320,13 @@ class Probe {
     this.lastShown = row;
   }
 
-  /* --- one cell: in words -------------------------------------------------------------------------------------- */
+  /* --- one cell ------------------------------------------------------------------------------------------------ */
 
-  words(row, t) {
-    const { kind } = this.knobs;
-    const threshold = row[SpecKD.GATES[kind].column][t];
-    const drawn = threshold > SpecKD.K_MAX
-      ? `none of ${SpecKD.K_MAX} draws passes`
-      : `its ${ordinal(threshold)} draw passes`;
-    const told = kind === "topk" ? `the teacher’s ${ordinal(threshold)}` : drawn;
-    return { told, verdict: this.accepts(row, t) ? "accepted" : "rejected" };
-  }
   tell() {
-    const { cell, knobs } = this;
-    const row = this.rows()[cell.row];
-    const quiet = (text) => el("span", { class: "sk-muted", text });
-    const quote = (text) => el("bdi", { class: "sk-quote", text: SpecKD.shown(text) });
-    if (!row || cell.t < 0) {
-      this.readout.replaceChildren(quiet(HINT));
-      return;
-    }
-    const { told, verdict } = this.words(row, cell.t);
-    const chance = number(1 - row.tvd[cell.t], 2);
-    const divergence = format(row.divergence[cell.t], "nats", { unit: true });
-    this.readout.replaceChildren(
-      quiet(`step ${row.step}, token ${cell.t + 1} `),
-      quote(this.tokens()[cell.t]),
-      quiet(" student proposes "),
-      quote(row.proposal[cell.t] ?? ""),
-      `, ${told}: `,
-      el("b", { text: `${verdict === "accepted" ? "✓" : "✕"} ${verdict}` }),
-      quiet(` at k = ${knobs.k} · 1 − TVD ${chance} · divergence ${divergence}`),
-    );
+    this.readout.show(this.rows()[this.cell.row], this.cell.t, this.tokens(), this.knobs);
   }
   speak() {
-    const { cell, knobs } = this;
-    const row = this.rows()[cell.row];
-    if (!row || cell.t < 0) return;
-    const { told, verdict } = this.words(row, cell.t);
-    const [token, proposal] = [this.tokens()[cell.t], row.proposal[cell.t] ?? ""].map(SpecKD.spoken);
-    const where = `Step ${row.step}, token ${cell.t + 1}, ${token}`;
-    this.spoken.textContent = SpecKD.told(`${where}. Proposal ${proposal}, ${told}: ${verdict} at k ${knobs.k}.`);
+    this.readout.speak(this.rows()[this.cell.row], this.cell.t, this.tokens(), this.knobs);
   }
 
   look(row, t) {
@@ -407,62 +365,26 @@ class Probe {
     }
   }
 
-  /* --- the strip of that moment -------------------------------------------------------------------------------- */
+  /* --- what is shown ------------------------------------------------------------------------------------------- */
 
-  showStrip() {
-    const row = this.rows()[this.shownRow()];
-    this.stripBox.hidden = !row;
-    if (!row) {
-      this.moments.replaceChildren();
-      this.stripOf = "";
-      clearTimeout(this.resting);
-      return;
-    }
-    const key = `${this.run.key}/${this.racer}/${row.step}`;
-    const sameWords = this.stripOf.startsWith(`${this.run.key}/`) && this.small;
-    if (key !== this.stripOf) {
-      clearTimeout(this.resting);
-      this.stripOf = key;
-      if (sameWords) this.refill(row);
-      else this.rewrite(row);
-    }
-    this.strip.element.dataset.step = String(row.step);
-    this.strip.paint({ accepted: Uint8Array.from(this.tokens(), (_, t) => (this.accepts(row, t) ? 1 : 0)) });
-    const { index, letter } = this.current();
-    this.moments.replaceChildren(
-      SpecKD.racerMark(index),
-      el("b", { text: `${letter} at step ${row.step}` }),
-      el("span", { class: "sk-muted", text: "TAR " }),
-      el("b", { text: percent(this.rate(row)) }),
-    );
+  /* The moment's row, for the strip below. */
+  now() {
+    const at = this.shownRow();
+    const row = this.rows()[at] || null;
+    const tokens = this.tokens();
+    return {
+      run: this.run,
+      racer: this.current(),
+      row,
+      tokens,
+      accepted: Uint8Array.from(row ? tokens : [], (_, t) => (this.accepts(row, t) ? 1 : 0)),
+      rate: row ? this.rate(row) : NaN,
+      cursor: this.cell.row === at ? this.cell.t : -1,
+    };
   }
-  /* The same words: only their fills change; what is spoken of them follows when the hand rests. */
-  refill(row) {
-    this.small.divergence.tvd = row.tvd;
-    this.tokens().forEach((_, t) => {
-      const chance = Math.max(0, Math.min(1, 1 - row.tvd[t]));
-      this.strip.token(t).style.setProperty("--a", chance.toFixed(3));
-    });
-    this.resting = setTimeout(() => {
-      this.stripOf = "";
-      this.showStrip();
-      this.strip.setCursor(this.cell.row === this.shownRow() ? this.cell.t : -1);
-    }, REST);
-  }
-  rewrite(row) {
-    const { strip } = this;
-    const active = /** @type {HTMLElement} */ (document.activeElement);
-    const focused = this.stripBox.contains(active) ? Number(active.dataset.t) : -1;
-    const scrolled = strip.element.scrollTop;
-    this.small = SpecKD.smallTrace({ tokens: this.tokens(), ...row });
-    strip.setTrace(this.small);
-    strip.element.scrollTop = scrolled;
-    if (focused >= 0 && strip.token(focused)) strip.token(focused).focus();
-  }
-
   paint() {
     this.tell();
-    this.showStrip();
+    this.strip.show();
     this.draw();
   }
 
@@ -491,7 +413,7 @@ class Probe {
     this.moment = step;
     this.until = upTo;
     if (!this.run) return;
-    this.showStrip();
+    this.strip.show();
     this.draw();
     this.tell();
   }
@@ -516,7 +438,7 @@ class Probe {
     this.observer.disconnect();
     this.theme.disconnect();
     cancelAnimationFrame(this.frame);
-    clearTimeout(this.resting);
+    this.strip.destroy();
   }
 }
 
