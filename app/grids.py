@@ -31,7 +31,10 @@ QUANTITIES: dict[str, dict[str, str]] = {
         "speedup": "speed over plain decoding",
     },
 }
-COLUMNS = ("speedup", "predicted", "block_efficiency", "acceptance", "thrown_away", "checks")  # of the other tables
+COLUMNS = (  # of the other tables
+    "speedup", "predicted", "block_efficiency", "acceptance", "stopped_by_middle", "stopped_by_teacher",
+    "layers_a_token", "thrown_away", "checks",
+)  # fmt: skip
 
 
 def grids(name: str, rows: Rows, recorded: Container[str] = ()) -> dict[str, Any]:

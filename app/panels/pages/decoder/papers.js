@@ -13,6 +13,9 @@ const COLUMNS = {
   predicted: ["predicted", "times"],
   block_efficiency: ["tokens a pass", "ratio"],
   acceptance: ["acceptance", "share"],
+  stopped_by_middle: ["stopped by the later exit", "share"],
+  stopped_by_teacher: ["stopped by the teacher", "share"],
+  layers_a_token: ["layers a token", "ratio"],
   thrown_away: ["thrown away", "count"],
   checks: ["checks", "count"],
 };
