@@ -85,7 +85,7 @@ def lanes(
         unit = f" {lane.unit}" if lane.unit else ""
         figure.add_trace(
             go.Heatmap(
-                z=[values], x0=0, dx=1, y=[row], customdata=[[_number(v) for v in true_values[lane.key]]], text=[names],
+                z=[values], x0=0, dx=1, y=[row], customdata=[[_sent(v) for v in true_values[lane.key]]], text=[names],
                 name=lane.key, zmin=0, zmax=1, showscale=False, xgap=1 if n <= 160 else 0, ygap=3, zsmooth=False,
                 colorscale=[[0, f"rgba({lane.hue}, 0.05)"], [1, f"rgba({lane.hue}, {SHADES})"]],
                 hovertemplate=f"%{{text}}<br>{lane.label} %{{customdata}}{unit}<extra></extra>",
@@ -260,7 +260,8 @@ def _short(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
 
-def _number(value: float | int | str) -> str:
+def _sent(value: float | int | str) -> float | int | str:
+    """A value as the page is sent it, which formats it: four digits are more than it shows; JSON has no infinity."""
     if value == "inf" or (isinstance(value, float) and math.isinf(value)):
-        return "∞"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+        return "inf"
+    return float(f"{value:.4g}") if isinstance(value, float) else value

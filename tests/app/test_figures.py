@@ -52,7 +52,7 @@ def test_infinite_divergence_has_the_strongest_colour_and_its_name() -> None:
     trace = synthetic.trace(5)
     trace["divergence"]["forward_kl"][2] = "inf"
     lane = next(lane for lane in figures.lanes(trace).data if lane.name == "divergence")
-    assert lane.z[0][2] == 1.0 and lane.customdata[0][2] == "∞"
+    assert lane.z[0][2] == 1.0 and lane.customdata[0][2] == "inf"
 
 
 def test_no_token_is_markup_to_plotly() -> None:

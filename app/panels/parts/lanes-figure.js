@@ -7,6 +7,9 @@ const VEIL = "rgba(128, 134, 144, 0.10)";
 const HATCH = "rgba(128, 134, 144, 0.75)";
 const GAP = 3; // pixels between two lanes
 
+/* A value of a lane as Python sent it. */
+const written = (value) => number(SpecKD.real(value));
+
 /* First and last of each run of masked tokens. */
 SpecKD.maskedRuns = function ({ accepted, n }) {
   const found = [];
@@ -63,7 +66,7 @@ function laneUnder(figure, row, { gated, knobs }) {
     const chosen = meta.divergences[knobs.divergence];
     return { lane, key, shades: chosen.scaled, value: (t) => number(gated.divergence[t]), range: chosen.range };
   }
-  return { lane, key, shades: lane.z[0], value: (t) => lane.customdata[0][t], range };
+  return { lane, key, shades: lane.z[0], value: (t) => written(lane.customdata[0][t]), range };
 }
 
 /* For Plotly. On the page the veil is a canvas's, which lies above the plot: then it is left out here. */
@@ -76,7 +79,7 @@ SpecKD.lanesUnder = function (figure, { gated, knobs, narrow }) {
       const told = Array.from(gated.weights, (weight) => number(weight));
       return { ...lane, z: [Array.from(gated.weights)], customdata: [told] };
     }
-    if (lane.name !== "divergence") return lane;
+    if (lane.name !== "divergence") return { ...lane, customdata: [lane.customdata[0].map(written)] };
     return {
       ...lane,
       z: [meta.divergences[knobs.divergence].scaled],
