@@ -383,6 +383,39 @@ def test_stop_is_busy_until_it_has_stopped_and_keeps_what_was_reached(still: Dis
     still.wait_for_state("done")
 
 
+def test_leaving_asks_only_while_a_run_of_ones_own_would_be_lost(still: Distill) -> None:
+    asked: list[str] = []
+
+    def reload() -> None:
+        still.page.reload()
+        still.page.wait_for_selector("#distiller .sk-race-plot .sk-plot[data-drawn]")
+        still.settle()
+
+    still.page.on("dialog", lambda dialog: asked.append(dialog.type))  # conftest.py says yes to each
+    still.locate(".sk-scrubber").click()  # a browser asks for nobody who touched nothing
+    reload()
+    assert asked == [], "a recorded run is not lost"
+    still.script("endless")
+    still.start()
+    still.wait(f"{STATE}.shown === {STATE}.live.run && {STATE}.shown.racers[0].rows.length > 1")
+    reload()
+    assert asked == ["beforeunload"]
+    assert still.locate(".sk-chip-recorded").inner_text() == "recorded", "after the question the run is plainly gone"
+    # Gradio's client tells of the stream that the reload cut off
+    still.visit.errors[:] = [one for one in still.visit.errors if not re.search("AbortError|errored out", one)]
+
+
+def test_a_race_is_kept_as_a_film(still: Distill) -> None:
+    still.value("(now => { performance.now = () => 3 * now(); })(performance.now.bind(performance))")  # eight seconds
+    still.page.get_by_role("button", name="Keep", exact=True).click()
+    with still.page.expect_download() as download:
+        still.page.get_by_role("button", name="Race as a film").click()
+    film = Path(download.value.path()).read_bytes()
+    assert download.value.suggested_filename == "speckd-race.webm"
+    assert film.startswith(b"\x1aE\xdf\xa3") and b"webm" in film[:64] and len(film) > 5000
+    assert still.status() == "The film is saved."
+
+
 @pytest.mark.long
 def test_a_visitor_who_looks_back_is_left_alone(still: Distill) -> None:
     still.script("endless")

@@ -6,6 +6,8 @@ const HUES = ["student", "second"];
 const FRAMES = 25; // a second
 const FILM = 6000; // milliseconds from the first step to the last,
 const REST = 2000; // and of the last picture
+const NO_FILMS = SpecKD.tr("This browser makes no films: the card shows the last picture.");
+const EMPTY = 1000; // bytes
 const KINDS = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm"];
 const finite = (x) => x !== null && x !== undefined && Number.isFinite(x);
 
@@ -132,7 +134,7 @@ SpecKD.raceCardOf = function ({ run, moment, host }) {
 /* The race from its first step to its last as a WebM. Throws where the browser makes no films. */
 SpecKD.raceFilm = async function ({ run, host, onShare = (_x) => {} }) {
   const kind = globalThis.MediaRecorder && KINDS.find((one) => MediaRecorder.isTypeSupported(one));
-  if (!kind) throw new Error(tr("This browser makes no films: the card shows the last picture."));
+  if (!kind) throw new Error(NO_FILMS);
   const canvas = document.createElement("canvas");
   const last = SpecKD.reachedStep(run);
   const paint = (moment) => SpecKD.paintCard(canvas, SpecKD.raceCardOf({ run, moment, host }));
@@ -157,5 +159,7 @@ SpecKD.raceFilm = async function ({ run, host, onShare = (_x) => {} }) {
   });
   recorder.stop();
   await ended;
-  return new Blob(pieces, { type: "video/webm" });
+  const film = new Blob(pieces, { type: "video/webm" });
+  if (film.size < EMPTY) throw new Error(NO_FILMS); // a recorder that saw no frame writes its head alone
+  return film;
 };
