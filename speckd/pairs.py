@@ -163,8 +163,8 @@ def load_pair(
     Args:
         teacher: "packaged", a Hub id, or a local folder with a model or with a PEFT adapter over its base; or a
             ``TeacherFile`` or ``TeacherServer``, and no teacher is loaded.
-        student: "healed", "young" or "raw" (the packaged students, with the packaged teacher only); a Hub id; a local
-            folder with a model; or a local folder with a PEFT adapter over the teacher.
+        student: "healed", "gated", "half-way", "young" or "raw" (the packaged students, with the packaged teacher
+            only); a Hub id; a local folder with a model; or a local folder with a PEFT adapter over the teacher.
         device: by default the GPU where there is one, else the CPU.
         dtype: by default bfloat16 on a GPU and float32 on a CPU, where bfloat16 is far slower.
         revision, student_revision: commits of Hub models.

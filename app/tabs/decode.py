@@ -166,7 +166,8 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
         Args:
             prompt: the question that the teacher answers.
             teacher: "packaged", or a name from the list of pairs that this server allows.
-            student: "healed", "young" or "raw" of the packaged pair, or a listed name; the draft named "student" is it.
+            student: "healed", "gated", "half-way", "young" or "raw" of the packaged pair, or a listed name; the
+                draft named "student" is it.
             draft: what proposes: "eagle", "student", "student:vocab=8192", "lookup", "exit:layer=8",
                 "hispec:draft=4:middle=8" or "none"; empty for the fastest lossless one here.
             policy: how far a round drafts: "fixed:g=4", "confidence:p=0.4", "path:p=0.3", "cost",

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 
 STUDENTS = {
     "young": "young: it speaks a little, and visibly learns",
+    "half-way": "half-way: it speaks, with many errors",
     "healed": "healed: it already speaks",
+    "gated": "gated: healed, then further under the gate",
     "raw": "raw: six layers, not healed at all",
 }
 
@@ -128,7 +130,8 @@ def build(page: gr.Blocks, trainings: Trainings, settings: Settings) -> None:
         Each answer is {"state", "text", "events"}: events since the last one, in the form of a recorded run.
 
         Args:
-            student: who is trained: "young", "healed" or "raw" of the packaged pair, or a listed name.
+            student: who is trained: "young", "half-way", "healed", "gated" or "raw" of the packaged pair, or a listed
+                name.
             gates: one or two rules with a comma between, such as "topk:k=5:beta=0.01,none"; two race side by side.
             data: "shipped" for the prompts that come with the page, "text" for those in the argument of that name.
             text: prompts, one a line, or JSON lines with "prompt" and "response".

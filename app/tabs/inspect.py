@@ -141,7 +141,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
         Args:
             prompt: the question that the teacher or the student answers.
             teacher: "packaged", or a name from the list of pairs that this server allows.
-            student: "healed", "young" or "raw" of the packaged pair, or a listed name.
+            student: "healed", "gated", "half-way", "young" or "raw" of the packaged pair, or a listed name.
             source: who writes the answer: "teacher" or "student".
             response: a given answer to look at instead of a written one; empty to have one written.
             do_sample: draw the answer at the temperature instead of taking the likeliest token each time.

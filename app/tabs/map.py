@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from app.panels import Mapper
-from app.requests import GATES, PACKAGED_STUDENTS
+from app.requests import GATES, STUDENTS
 from app.settings import Settings
 from app.study import study
 from speckd.files import as_json
@@ -50,7 +50,7 @@ def build(settings: Settings) -> None:
         options={
             "race": {
                 "gates": list(GATES),
-                "students": list(PACKAGED_STUDENTS),
+                "students": list(STUDENTS),
                 "steps": settings.max_training_steps,
                 "batch": settings.max_training_batch,
             },

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from speckd.conversations import template_switches
 from speckd.gates import GATES, TRAINING_GATES, gate_from_text
-from speckd.packaged import PACKAGED
+from speckd.packaged import PACKAGED, STUDENTS
 from speckd.training import defaults
 
 RESPONSES = ("file", "teacher", "student", "mixed")
@@ -60,7 +60,7 @@ class DistillSettings:
     data: str
     output: str
     teacher: str = _models(PACKAGED, "'packaged', a Hub id or a folder")
-    student: str = _models("young", "'young', 'healed', 'raw', a Hub id, a model's or adapter's folder")
+    student: str = _models("young", f"{', '.join(STUDENTS)}, a Hub id, a model's or adapter's folder")
     revision: str | None = _models(None, "commit of a Hub teacher")
     student_revision: str | None = _models(None, "commit of a Hub student")
     device: str | None = _models(None, "cpu or cuda; a GPU where there is one")
