@@ -79,7 +79,7 @@ def decode(
     """
     report, stopping = on_progress or (lambda _: None), should_stop or (lambda: False)
     request = check_decode(
-        prompt, draft or fastest_draft(pair), policy, max_new_tokens, do_sample, temperature, seed, lenience
+        prompt, draft or fastest_draft(pair, do_sample), policy, max_new_tokens, do_sample, temperature, seed, lenience
     )
     prompt_ids = encode_prompt(pair.tokenizer, [{"role": "user", "content": prompt}])
     room = room_of(pair, len(prompt_ids), max_new_tokens)

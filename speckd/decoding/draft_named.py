@@ -64,14 +64,17 @@ def check_draft(text: str, policy: Policy | None, do_sample: bool) -> None:
         raise ValueError("HiSpec has its own lengths (n_draft, gather): leave the policy out.")
 
 
-def fastest_draft(pair: Pair) -> str:
+def fastest_draft(pair: Pair, do_sample: bool = False) -> str:
     """The draft that is asked where none is named: lookup, and where it finds nothing the trained layer, if that fits
-    this teacher."""
+    this teacher. For sampled text the layer alone: what lookup proposes has all of q's probability, so it passes with
+    the teacher's own p of it, which is small (assets/decode/README.md has the speeds)."""
     try:
         from speckd.decoding.eagle import find_eagle
     except ImportError:
         return "lookup"
-    return "lookup+eagle" if find_eagle(pair) is not None else "lookup"
+    if find_eagle(pair) is None:
+        return "lookup"
+    return "eagle" if do_sample else "lookup+eagle"
 
 
 def fit_draft(

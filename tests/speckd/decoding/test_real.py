@@ -35,6 +35,15 @@ def test_the_packaged_teacher_writes_its_own_greedy_text(
     assert record.lossless
 
 
+@pytest.mark.packaged
+def test_where_no_draft_is_named_greedy_and_sampled_text_have_each_its_fastest(packaged_pair: speckd.Pair) -> None:
+    told = [
+        speckd.decode(packaged_pair, PROMPT, max_new_tokens=2, do_sample=do_sample, plain=False).config["draft"]
+        for do_sample in (False, True)
+    ]
+    assert told == ["lookup+eagle", "eagle"]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("draft", ["student", "lookup:longest=2:least=1", "exit:layer=1", "hispec:draft=1:middle=2"])
 def test_on_a_gpu_greedy_text_is_the_teachers_own(tmp_path_factory: pytest.TempPathFactory, draft: str) -> None:
