@@ -17,8 +17,13 @@ def led_to(page: Any, tab: str) -> None:
     page.wait_for_function("text => location.hash.startsWith(text)", arg=fragment)
 
 
-@pytest.mark.parametrize("tab", TABS[1:])
-@pytest.mark.parametrize("width", [1280, MENU])
+LINKS = [(width, tab) for width in (1280, MENU) for tab in TABS[1:]]
+SAMPLE = {(1280, "map"), (MENU, "distill"), (MENU, "learn")}
+
+
+@pytest.mark.parametrize(
+    ("width", "tab"), [pytest.param(*link, marks=() if link in SAMPLE else pytest.mark.long) for link in LINKS]
+)
 def test_a_link_leads_to_its_tab(visit: Callable[..., Any], width: int, tab: str) -> None:
     one = visit(width=width)
     one.page.goto(f"{one.address}#tab={tab}")
