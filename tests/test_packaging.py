@@ -196,7 +196,7 @@ def test_wheel_carries_every_file_of_the_library_its_students_and_nothing_else(w
     }
     assert packed == {path.as_posix() for path in ours | students}
     assert any(name.endswith(".js") for name in packed) and any(name.endswith(".safetensors") for name in packed)
-    assert wheel.stat().st_size < 20_000_000
+    assert wheel.stat().st_size < 30_000_000
 
 
 @pytest.mark.packaged

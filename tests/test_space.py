@@ -84,7 +84,7 @@ def allowed(value: Any, rule: Any) -> bool:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("space") / "folder"
-    assert space.build(folder, "someone/speckd-lab") < 40_000_000
+    assert space.build(folder, "someone/speckd-lab") < 60_000_000
     return folder
 
 

@@ -57,7 +57,7 @@ def check_draft(text: str, policy: Policy | None, do_sample: bool) -> None:
     if name == "hispec" and not knobs["draft"] < knobs["middle"]:
         raise ValueError("draft 'hispec': the draft's exit lies below the middle one: choose draft below middle.")
     if name == "hispec" and do_sample:
-        raise ValueError("HiSpec matches argmaxes, so it is for greedy text alone: choose that (do_sample=False).")
+        raise ValueError("HiSpec matches argmaxes, so it is for greedy text only: choose that (do_sample=False).")
     if policy is not None and policy.tree and name in ("lookup", "exit", "hispec", "none"):
         raise ValueError(f"the draft {name!r} proposes chains: choose a policy such as fixed:g=4, or another draft.")
     if policy is not None and name == "hispec" and policy.name not in ("fixed", "none"):

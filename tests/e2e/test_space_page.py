@@ -9,6 +9,7 @@ import pytest
 
 from app.guard import POLICY
 from app.settings import SMOLLM2
+from speckd.packaged import STUDENTS
 from tests.app import synthetic
 from tests.e2e.server import Server
 
@@ -79,7 +80,7 @@ def test_the_page_says_where_it_runs_and_offers_listed_models_alone(stranger: An
     assert "On a Hugging Face Space" in stranger.page.locator(".sk-place").inner_text()
     choice = stranger.page.locator(".sk-drawer [data-field=student]")
     offered = choice.evaluate("node => [...node.options].map((option) => option.value)")
-    assert offered == ["healed", "young", "raw", f"{SMOLLM2.student} {SMOLLM2.teacher}"]
+    assert offered == [*STUDENTS, f"{SMOLLM2.student} {SMOLLM2.teacher}"]
     choice.select_option(offered[-1])
     stranger.page.keyboard.press("Escape")
     stranger.page.locator(".sk-ask-text").fill("Why?")
