@@ -21,7 +21,7 @@ RECORDED = "recorded:"  # begins the id of a thing that comes with the page
 
 STUDENTS = {
     "healed": "healed: six layers, distilled",
-    "gated": "gated: healed, then further under the gate",
+    "gated": "gated: healed, and further gated",
     "half-way": "half-way: between young and healed",
     "young": "young: a few minutes of healing",
     "raw": "raw: six layers, not healed",

@@ -23,7 +23,7 @@ STUDENTS = {
     "young": "young: it speaks a little, and visibly learns",
     "half-way": "half-way: it speaks, with many errors",
     "healed": "healed: it already speaks",
-    "gated": "gated: healed, then further under the gate",
+    "gated": "gated: healed, and further gated",
     "raw": "raw: six layers, not healed at all",
 }
 
