@@ -183,7 +183,7 @@ STUDY_FIGURES: dict[str, dict[str, str]] = {
         "label": "small tasks, chosen",
         "kind": "share",
         "better": "higher",
-        "says": "share of 49 tasks whose right answer is likelier than three wrong ones",
+        "says": "share of 49 tasks whose right answer is likelier than the wrong ones",
     },
     "block_efficiency_greedy": {
         "label": "block efficiency, greedy",

@@ -3,7 +3,7 @@
     given answers    divergences, TAR at 1, 5 and 20, acceptance, agreement: means over the answers' tokens
     greedy_, own_    the student's own text, greedy and sampled at temperature 1, judged by the teacher
     tasks            exact match on generated tasks; the teacher's own score is the ceiling. tasks_chosen: the right
-                     answer is the likeliest of four
+                     answer is the likeliest of three or four
     draft            block efficiency of the student as a draft of the teacher
     steadiness       spread of the gradient norm, largest jump of the held-out curve, whether it diverged
     bite, panel      what a gate really changed, and what every other selector would have kept (see panel.py)

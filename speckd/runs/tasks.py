@@ -1,8 +1,8 @@
 """Small tasks with one right answer, of sorts that the packaged teacher mostly gets right; its score is the ceiling.
 
 Sorts that it fails (counting on, sorting, spelling, comparing numbers) are left out: a student that imitates it could
-not learn them. The list is fixed, so that every student answers the same. With each answer go three wrong ones, which
-are right answers of other tasks of the same sort.
+not learn them. The list is fixed, so that every student answers the same. With each answer go two or three wrong ones,
+which are right answers of other tasks of the same sort or other words of the list.
 """
 
 from collections.abc import Sequence
