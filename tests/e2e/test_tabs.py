@@ -54,7 +54,7 @@ def test_an_address_given_while_another_waits_to_be_written_is_followed(visit: C
     opened = "wanted => document.querySelector('#learner .sk-panel')?.dataset.step === wanted"
     one.page.wait_for_function(opened, arg="gate/1")
     one.page.evaluate("""() => {
-        SpecKD.address.write("learn", { lesson: "gate", step: "1" });
+        SpecKD.address.write("learn", { lesson: "gate", step: "2" });
         location.hash = "#tab=learn&lesson=gate&step=3";
         SpecKD.address.flush();
     }""")
