@@ -1,6 +1,6 @@
 """Speculative decoding against plain decoding, on held-out prompts: everything in one run, in turns, by CPU time.
 
-    python tests/bench/bench_decode.py [--prompts 24] [--tokens 64] [--sample] [--json FILE] [--csv FILE]
+    python tests/bench/bench_decode.py [--prompts 24] [--data dev] [--tokens 64] [--sample] [--json FILE] [--csv FILE]
 
 Columns: transformers' generate, its assisted generation with the packaged student, its prompt lookup; our plain loop
 over the lean forward; our drafts. For each prompt all of them answer: transformers' ways one after another, some
@@ -43,7 +43,7 @@ from speckd.decoding.measuring import Meter, known_costs
 from speckd.decoding.policies import policy_from_text
 from speckd.decoding.rounds import Round, Rounds, Rule
 
-PROMPTS = Path(__file__).parents[2] / "assets" / "prompts" / "heldout.jsonl"
+PROMPTS = Path(__file__).parents[2] / "assets" / "prompts"
 OURS = [
     ("plain loop", "none", "none"),
     ("lookup", "lookup", "fixed:g=4"),
@@ -61,6 +61,7 @@ Rounded = dict[str, list[Any]]  # of our ways on each prompt: tokens, seconds, r
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--prompts", type=int, default=24)
+    options.add_argument("--data", choices=("heldout", "dev"), default="heldout", help="dev: to choose by")
     options.add_argument("--tokens", type=int, default=64)
     options.add_argument("--sample", action="store_true", help="at temperature 1; transformers' columns draw their own")
     options.add_argument("--only", action="append", help="columns to run; the first is what ratios are over")
@@ -74,7 +75,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     pair = speckd.load_pair(device="cpu", merge=True)
-    rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (PROMPTS / f"{chosen.data}.jsonl").read_text("utf-8").splitlines()]
     prompts = [encode_prompt(pair.tokenizer, [{"role": "user", "content": row["prompt"]}]) for row in rows]
     prompts = prompts[:: max(1, len(prompts) // chosen.prompts)][: chosen.prompts]
     rounded: Rounded = {}
