@@ -14,7 +14,7 @@ import importlib
 from typing import Any
 
 from speckd._version import __version__
-from speckd.controls import TIP, Margin, Matched, Position, TopKSchedule
+from speckd.controls import TIP, Margin, Matched, Position, TopKSchedule, Trim
 from speckd.divergences import DIVERGENCES, forward_kl, hellinger, jsd, reverse_kl, skew_kl, skew_reverse_kl, tvd
 from speckd.gates import (
     GATES,
@@ -87,6 +87,7 @@ __all__ = [
     "TopK",
     "TopKSchedule",
     "Trace",
+    "Trim",
     "__version__",
     "decode",
     "evaluate_pair",

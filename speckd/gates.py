@@ -403,7 +403,7 @@ def gate_named(name: str, **knobs: object) -> Gate:
 
     Args:
         name: one of topk, speck, none, hellinger, adakd, student_entropy, teacher_entropy, random; or for training only
-            tip, position, matched, topk_schedule, margin, adaspec.
+            tip, position, matched, topk_schedule, margin, trim, adaspec.
         knobs: any of its fields; a knob that it does not have is a mistake.
     Raises:
         ValueError: an unknown name (the message lists the known ones), an unknown knob, or a value out of range.

@@ -242,6 +242,7 @@ STUDY_ARMS: dict[str, str] = {
     "adaspec": "AdaSPEC",
     "tip": "TIP",
     "margin": "margin",
+    "trim": "trimmed",
 }
 # What an arm may be held against.
 STUDY_CONTROLS: dict[str, str] = {

@@ -5,8 +5,8 @@
 Columns: transformers' generate, its assisted generation with the packaged student, its prompt lookup; our plain loop
 over the lean forward; our drafts. For each prompt all of them answer: transformers' ways one after another, some
 before ours and some after, in an order that turns with each prompt; ours round by round in turns. One thread, the time
-that the process worked, the reading of the prompt included for all. Greedy outputs must be identical. Ratios are
-medians over prompts, with 95% intervals from 2,000 resamples of the prompts.
+that the process worked (on a GPU the time that passed), the reading of the prompt included for all. Greedy outputs must
+be identical. Ratios are medians over prompts, with 95% intervals from 2,000 resamples of the prompts.
 
 ``--only NAME`` (several times) leaves the other columns out; ratios need one of the three that they are over. What was
 measured stands in ``--json`` after each prompt, and the same command goes on from there.
@@ -22,7 +22,6 @@ import json
 import random
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from speckd.decoding.forward import forward_of, near_tie_of
 from speckd.decoding.in_turns import ROWS, by_turns
 from speckd.decoding.measuring import Meter, known_costs
 from speckd.decoding.policies import policy_from_text
-from speckd.decoding.rounds import Round, Rounds, Rule
+from speckd.decoding.rounds import Round, Rounds, Rule, best_clock, clock_named
 
 PROMPTS = Path(__file__).parents[2] / "assets" / "prompts"
 OURS = [
@@ -63,6 +62,9 @@ def main() -> None:
     options.add_argument("--prompts", type=int, default=24)
     options.add_argument("--data", choices=("heldout", "dev"), default="heldout", help="dev: to choose by")
     options.add_argument("--tokens", type=int, default=64)
+    options.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="float32 on both, by CPU or wall time"
+    )
     options.add_argument("--sample", action="store_true", help="at temperature 1; transformers' columns draw their own")
     options.add_argument("--only", action="append", help="columns to run; the first is what ratios are over")
     options.add_argument("--json", metavar="FILE")
@@ -74,7 +76,7 @@ def main() -> None:
         report(kept["seconds_a_token"], kept["rounded"], kept["costs"], chosen)
         return
     torch.set_num_threads(1)
-    pair = speckd.load_pair(device="cpu", merge=True)
+    pair = speckd.load_pair(device=chosen.device, dtype="float32", merge=True)
     rows = [json.loads(line) for line in (PROMPTS / f"{chosen.data}.jsonl").read_text("utf-8").splitlines()]
     prompts = [encode_prompt(pair.tokenizer, [{"role": "user", "content": row["prompt"]}]) for row in rows]
     prompts = prompts[:: max(1, len(prompts) // chosen.prompts)][: chosen.prompts]
@@ -92,7 +94,7 @@ def columns(
 
     def transformers_way(**more: object) -> Callable[[list[int]], list[int]]:
         def run(prompt: list[int]) -> list[int]:
-            ids = torch.tensor([prompt])
+            ids = torch.tensor([prompt], device=pair.device)
             how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {"do_sample": False}
             written = pair.teacher.generate(
                 ids,
@@ -146,12 +148,12 @@ def our_way(target, fitted, policy, costs, n_tokens, stops, near_tie, sample, ro
     return begin
 
 
-def timed(rounds: Iterator[Round], seconds: list[float]) -> Iterator[Round]:
+def timed(rounds: Iterator[Round], seconds: list[float], clock: Callable[[], float]) -> Iterator[Round]:
     """The rounds; what each took, the reading of the prompt included, is added to ``seconds``."""
     while True:
-        began = time.process_time()
+        began = clock()
         done = next(rounds, None)
-        seconds[0] += time.process_time() - began
+        seconds[0] += clock() - began
         if done is None:
             return
         yield done
@@ -178,19 +180,20 @@ def measure(
         for name, rows in kept["rounded"].items():
             rounded[name] += rows
     target = forward_of(pair.teacher, pair.vocabulary_size)
+    clock = clock_named(best_clock(pair.device), pair.device)
     for turn in range(len(taken[next(iter(ours))]), len(prompts)):
         prompt, texts = prompts[turn], {name: [] for name in ours}
         seconds: dict[str, list[float]] = {name: [0.0] for name in taken}
         names = list(theirs)[turn % 3 :] + list(theirs)[: turn % 3]
         for name in names[: turn % 2 + 1]:
-            texts[name], seconds[name] = whole(theirs[name], prompt)
+            texts[name], seconds[name] = whole(theirs[name], prompt, clock)
         meter = Meter(list(fitted.values()), target, len(prompt) + chosen.tokens // 2, ROWS)
-        running = [timed(begin(prompt), seconds[name]) for name, begin in ours.items()]
+        running = [timed(begin(prompt), seconds[name], clock) for name, begin in ours.items()]
         for number, done in by_turns(running, meter.step):
             texts[list(ours)[number]] += done.output
         meter.turn()
         for name in names[turn % 2 + 1 :]:
-            texts[name], seconds[name] = whole(theirs[name], prompt)
+            texts[name], seconds[name] = whole(theirs[name], prompt, clock)
         for name in taken:
             taken[name].append(seconds[name][0] / max(1, len(texts[name])))
         if not chosen.sample:
@@ -205,11 +208,13 @@ def measure(
     return taken, costs
 
 
-def whole(way: Callable[[list[int]], list[int]], prompt: list[int]) -> tuple[list[int], list[float]]:
+def whole(
+    way: Callable[[list[int]], list[int]], prompt: list[int], clock: Callable[[], float]
+) -> tuple[list[int], list[float]]:
     """One of transformers' ways on a prompt: its text and its seconds."""
-    began = time.process_time()
+    began = clock()
     text = way(prompt)
-    return text, [time.process_time() - began]
+    return text, [clock() - began]
 
 
 def over_plain(rows: list[Any], plain: list[Any], costs: list[Costs] | None) -> tuple[float, float, float]:

@@ -1,10 +1,11 @@
 """What inspect costs over the two bare forward passes it cannot do without: time, and peak memory.
 
     python tests/bench/bench_inspect.py [--repeats 5] [--tokens 200]
+    python tests/bench/bench_inspect.py --device cuda --dtype bfloat16
 
 Time: inspect of a given text against ``teacher(ids)`` and ``student(ids)`` over the same tokens, in turns in one
 process; medians. Memory: each length in a process of its own, the growth of the peak resident size over the loaded
-pair after a warm-up, against one (T, V) float32 matrix at T = 1,024.
+pair after a warm-up, against one (T, V) float32 matrix at T = 1,024; on a CPU alone.
 """
 
 import argparse
@@ -31,13 +32,17 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--tokens", type=int, default=200)
+    options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     options.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.memory_of:
         print(peak_of(chosen.memory_of))
         return
-    time_ratio(chosen.tokens, chosen.repeats)
-    memory_table()
+    pair = speckd.load_pair(device=chosen.device, dtype=chosen.dtype)
+    time_ratio(pair, chosen.tokens, chosen.repeats)
+    if chosen.device == "cpu":
+        memory_table()
 
 
 def text_of(pair: speckd.Pair, n_tokens: int) -> str:
@@ -51,12 +56,13 @@ def text_of(pair: speckd.Pair, n_tokens: int) -> str:
 def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 @torch.inference_mode()
-def time_ratio(n_tokens: int, repeats: int) -> None:
-    pair = speckd.load_pair()
+def time_ratio(pair: speckd.Pair, n_tokens: int, repeats: int) -> None:
     text = text_of(pair, n_tokens)
     ids = speckd.inspect(pair, "Why is the sky blue?", response=text).input_ids[None].to(pair.device)
 

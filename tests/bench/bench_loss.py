@@ -1,9 +1,10 @@
 """What the gated loss costs: against TRL's chunked divergence, plain autograd, and the matrix products alone.
 
     python tests/bench/bench_loss.py [--rows 1024] [--repeats 7] [--only speed,memory,growth,gates]
+    python tests/bench/bench_loss.py --device cuda --dtype bfloat16 --rows 8192 --only speed,gates
 
 Times are medians of runs taken in turns in one process (A B C, A B C, ...), so that a busy machine slows all alike.
-Memory is the growth of the peak resident size over the inputs, each case in a process of its own.
+Memory is the growth of the peak resident size over the inputs, each case in a process of its own (on a CPU alone).
 
 The peer is TRL 1.16.0's ``ChunkedDivergenceFunction``, which ``make bench`` installs; by hand
 ``pip install --constraint constraints.txt trl``. Without it, its rows are left out.
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -33,14 +35,15 @@ PEER_VERSION = "1.16.0"
 class Rows:
     """Random hidden states and one head, with Top-k's acceptance rate at k = 5 set by how far the student strays."""
 
-    def __init__(self, n_rows: int, hidden: int = HIDDEN, vocabulary: int = VOCABULARY) -> None:
+    def __init__(self, n_rows: int, place: dict[str, Any] | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.head = torch.randn(vocabulary, hidden, generator=generator) / math.sqrt(hidden)
-        self.teacher_head = self.head.clone()
+        place = place or {}
+        head = torch.randn(VOCABULARY, HIDDEN, generator=generator) / math.sqrt(HIDDEN)
+        self.head, self.teacher_head = head.to(**place), head.clone().to(**place)
         # Scaled so that the teacher's entropy is a few nats, as a language model's is, not a flat distribution's 10.8.
-        self.teacher = torch.randn(n_rows, hidden, generator=generator) * 4.0
-        noise = torch.randn(n_rows, hidden, generator=generator)
-        self.student = (self.teacher + STRAY * noise).requires_grad_()
+        teacher = torch.randn(n_rows, HIDDEN, generator=generator) * 4.0
+        noise = torch.randn(n_rows, HIDDEN, generator=generator)
+        self.teacher, self.student = teacher.to(**place), (teacher + STRAY * noise).to(**place).requires_grad_()
 
 
 STRAY = 1.45  # gives a token acceptance rate of about 0.7 at k = 5
@@ -51,15 +54,19 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=1024)
     options.add_argument("--repeats", type=int, default=7)
     options.add_argument("--only", default="speed,gates,growth,memory", help="parts to run, with commas between")
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     options.add_argument("--peak-of", nargs=2, metavar=("CASE", "ROWS"), help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.peak_of:
         print(json.dumps(peak_bytes(chosen.peak_of[0], int(chosen.peak_of[1]))))
         return
-    print(f"{torch.get_num_threads()} threads; torch {torch.__version__}; float32; H {HIDDEN}, V {VOCABULARY}")
+    place = {"device": chosen.device, "dtype": getattr(torch, chosen.dtype)}
+    where = torch.cuda.get_device_name() if chosen.device == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{where}; torch {torch.__version__}; {chosen.dtype}; H {HIDDEN}, V {VOCABULARY}")
     parts = {"speed": speed_table, "gates": gates_table, "growth": growth_table, "memory": memory_table}
     for name in chosen.only.split(","):
-        parts[name](chosen.rows, chosen.repeats)
+        parts[name](chosen.rows, chosen.repeats, place)
 
 
 # --- the contestants ----------------------------------------------------------------------------------------------
@@ -105,8 +112,7 @@ def peer() -> Callable[[Rows, float], None] | None:
 
 def three_products(rows: Rows) -> None:
     """The least that any exact method does: two projections and the gradient's product, by the chunk size of ours."""
-    logits = torch.empty(256, VOCABULARY)
-    gradient = torch.empty(256, HIDDEN)
+    logits, gradient = rows.head.new_empty(256, VOCABULARY), rows.head.new_empty(256, HIDDEN)
     with torch.no_grad():
         for start in range(0, len(rows.student), 256):
             n = len(rows.student[start : start + 256])
@@ -125,6 +131,8 @@ def in_turns(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, l
         for name, run in work.items():
             start = time.perf_counter()
             run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -141,8 +149,8 @@ def table(head: list[str], body: list[list[str]]) -> None:
         print("| " + " | ".join(row) + " |")
 
 
-def speed_table(n_rows: int, repeats: int) -> None:
-    rows = Rows(n_rows)
+def speed_table(n_rows: int, repeats: int, place: dict[str, Any]) -> None:
+    rows = Rows(n_rows, place)
     tar = ours(rows, speckd.TopK())
     work: dict[str, Callable[[], object]] = {
         "three matrix products": lambda: three_products(rows),
@@ -151,7 +159,7 @@ def speed_table(n_rows: int, repeats: int) -> None:
     }
     if (run := peer()) is not None:
         work["TRL (no gate)"] = lambda: run(rows, 0.0)
-    if n_rows <= 1024:
+    if n_rows <= 1024 or place["device"] == "cuda":
         work["plain autograd"] = lambda: plain(rows)
     seconds = in_turns(work, repeats)
     print(f"\nForward KL, forward and backward, {n_rows} rows, TAR {tar:.2f}, medians of {repeats}")
@@ -168,8 +176,8 @@ def speed_table(n_rows: int, repeats: int) -> None:
     table(["what", "seconds", "/ three products", "/ ours, beta 0", "/ ours, beta 0.01"], body)
 
 
-def gates_table(n_rows: int, repeats: int) -> None:
-    rows = Rows(n_rows)
+def gates_table(n_rows: int, repeats: int, place: dict[str, Any]) -> None:
+    rows = Rows(n_rows, place)
     gates: dict[str, Gate] = {
         "none": speckd.AllOpen(),
         "topk, beta 0.01": speckd.TopK(),
@@ -194,8 +202,8 @@ def gates_table(n_rows: int, repeats: int) -> None:
     table(["divergence", "seconds", "/ forward_kl"], body)
 
 
-def growth_table(n_rows: int, repeats: int) -> None:
-    few, many = Rows(1024), Rows(8192)
+def growth_table(n_rows: int, repeats: int, place: dict[str, Any]) -> None:
+    few, many = Rows(1024, place), Rows(8192, place)
     gate = speckd.TopK()
     seconds = in_turns({"1024": lambda: ours(few, gate), "8192": lambda: ours(many, gate)}, repeats)
     memory = {n: peak_in_a_process("ours", n) for n in (1024, 8192)}
@@ -213,7 +221,7 @@ def growth_table(n_rows: int, repeats: int) -> None:
     )
 
 
-def memory_table(n_rows: int, repeats: int) -> None:
+def memory_table(n_rows: int, repeats: int, place: dict[str, Any]) -> None:
     memory = {case: peak_in_a_process(case, 4096) for case in ("ours", "ours, beta 0", "plain")}
     print("\nPeak memory beyond inputs and the returned gradient, 4,096 rows")
     table(

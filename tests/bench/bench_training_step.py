@@ -1,10 +1,12 @@
 """What a training step costs: SpecKDTrainer, without and with the teacher cache, against TRL's GKDTrainer off-policy.
 
     python tests/bench/bench_training_step.py [--repeats 7] [--batch 4] [--tokens 96]
+    python tests/bench/bench_training_step.py --device cuda --dtype bfloat16 --batch 16 --tokens 192
 
-The packaged pair, a fresh LoRA of rank 64 on the six-layer student, the same texts, float32, forward KL (GKD's beta 0,
-lmbda 0). A step is forward, backward, clipping and AdamW. Medians of steps taken in turns in one process, so that a
-busy machine slows all alike. Tokens are response tokens: GKD also computes the logits of prompt and padding.
+The packaged pair, a fresh LoRA of rank 64 on the six-layer student, the same texts, forward KL (GKD's beta 0, lmbda 0),
+weights of both trainers in float32 or in --dtype. A step is forward, backward, clipping and AdamW. Medians of steps
+taken in turns in one process, so that a busy machine slows all alike. Tokens are response tokens: GKD also computes the
+logits of prompt and padding.
 
 The floor is what no implementation can leave out: the same trunk passes on the padded batch and the three products with
 the heads (both models' logits, the gradient of the student's), and nothing else: no softmax, no gate, no optimizer.
@@ -45,30 +47,40 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=7)
     options.add_argument("--batch", type=int, default=4)
     options.add_argument("--tokens", type=int, default=96)
+    options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     options.add_argument("--no-peer", action="store_true", help="leave TRL out")
     chosen = options.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     # With one thread its own time can be told from that of others on this machine.
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    print(f"{torch.get_num_threads()} threads; torch {torch.__version__}; batch {chosen.batch}, {chosen.tokens} tokens")
-    teacher = speckd.load_pair(student="raw", device="cpu")
+    on_cpu = chosen.device == "cpu"
+    clock = time.process_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
+    where = f"{torch.get_num_threads()} threads" if on_cpu else f"{torch.cuda.get_device_name()}, {chosen.dtype}"
+    print(f"{where}; torch {torch.__version__}; batch {chosen.batch}, {chosen.tokens} tokens")
+
+    def raw_pair() -> speckd.Pair:
+        return speckd.load_pair(student="raw", device=chosen.device, dtype=chosen.dtype)
+
+    teacher = raw_pair()
     examples, rows = texts(teacher, chosen.batch, chosen.tokens)
     n_tokens = sum(len(example.response_ids) for example in examples)
     with tempfile.TemporaryDirectory() as folder:
         cache = os.path.join(folder, "cache")
         fill_cache(cache, teacher.teacher, teacher.tokenizer, examples, teacher.teacher_sha256)
         steps = {
-            "floor": floor(teacher, examples, cached=False),
-            "floor, teacher cache": floor(teacher, examples, cached=True),
-            "speckd, none": ours(rows, folder, chosen.batch, gate="none"),
-            "speckd, topk": ours(rows, folder, chosen.batch, gate="topk"),
-            "speckd, topk, teacher cache": ours(rows, folder, chosen.batch, gate="topk", teacher_cache=cache),
-            "speckd, bf16 products": ours(rows, folder, chosen.batch, gate="topk", products="bf16"),
-            "speckd, bf16 products, cache": ours(
-                rows, folder, chosen.batch, gate="topk", products="bf16", teacher_cache=cache
+            "floor": floor(teacher, raw_pair(), examples, cached=False),
+            "floor, teacher cache": floor(teacher, raw_pair(), examples, cached=True),
+            "speckd, none": ours(raw_pair(), rows, folder, chosen.batch, gate="none"),
+            "speckd, topk": ours(raw_pair(), rows, folder, chosen.batch, gate="topk"),
+            "speckd, topk, teacher cache": ours(
+                raw_pair(), rows, folder, chosen.batch, gate="topk", teacher_cache=cache
             ),
         }
-        peer = None if chosen.no_peer else gkd_step(teacher, rows, folder, chosen.batch)
+        for name, more in {"": {}, ", cache": {"teacher_cache": cache}}.items() if on_cpu else ():
+            steps[f"speckd, bf16 products{name}"] = ours(
+                raw_pair(), rows, folder, chosen.batch, gate="topk", products="bf16", **more
+            )
+        peer = None if chosen.no_peer else gkd_step(teacher, raw_pair(), rows, folder, chosen.batch)
         if peer is not None:
             steps[f"TRL {PEER_VERSION} GKD, lmbda 0"] = peer
         seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -76,6 +88,8 @@ def main() -> None:
             for name, step in steps.items():
                 started = clock()
                 step()
+                if not on_cpu:
+                    torch.cuda.synchronize()
                 if turn:  # the first turn warms up
                     seconds[name].append(clock() - started)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
@@ -112,12 +126,12 @@ def optimizer_step(trainer: Any, model: Any, batch: Any, n_tokens: Any) -> None:
     model.zero_grad()
 
 
-def ours(rows: list[dict[str, Any]], folder: str, batch: int, **settings: Any) -> Callable[[], None]:
+def ours(raw: speckd.Pair, rows: list[dict[str, Any]], folder: str, batch: int, **settings: Any) -> Callable[[], None]:
     """One optimizer step of a SpecKDTrainer, ready to be repeated."""
-    pair = prepare_student(speckd.load_pair(student="raw", device="cpu"), lora_rank=64)
+    pair = prepare_student(raw, lora_rank=64)
     args = SpecKDConfig(
         output_dir=folder,
-        use_cpu=True,
+        use_cpu=raw.device.type == "cpu",
         disable_tqdm=True,
         max_steps=1,
         per_device_train_batch_size=batch,
@@ -134,21 +148,21 @@ def ours(rows: list[dict[str, Any]], folder: str, batch: int, **settings: Any) -
     return step
 
 
-def floor(pair: speckd.Pair, examples: list[Example], cached: bool) -> Callable[[], None]:
+def floor(pair: speckd.Pair, raw: speckd.Pair, examples: list[Example], cached: bool) -> Callable[[], None]:
     """The trunk passes and the three products of a step, and nothing else."""
-    student = prepare_student(speckd.load_pair(student="raw", device="cpu"), lora_rank=64).student.train()
+    student = prepare_student(raw, lora_rank=64).student.train()
     rows = [
         {"input_ids": one.prompt_ids + one.response_ids, "n_prompt": len(one.prompt_ids), "number": one.number}
         for one in examples
     ]
-    batch = collate(rows, pair.tokenizer.pad_token_id)
+    batch = {name: part.to(pair.device) for name, part in collate(rows, pair.tokenizer.pad_token_id).items()}
     given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
     picked = response_rows(batch["labels"])
     heads = [Head.of(model).weight.detach() for model in (pair.teacher, student)]
     with torch.no_grad():
         kept = trunk_of(pair.teacher)(**given).last_hidden_state[:, :-1][picked]
     size = max(1, CHUNK_ELEMENTS // len(heads[0]))
-    buffers = [torch.empty(size, len(head)) for head in heads]
+    buffers = [head.new_empty(size, len(head)) for head in heads]
 
     def step() -> None:
         with torch.no_grad():
@@ -168,7 +182,9 @@ def floor(pair: speckd.Pair, examples: list[Example], cached: bool) -> Callable[
     return step
 
 
-def gkd_step(pair: speckd.Pair, rows: list[dict[str, Any]], folder: str, batch: int) -> Callable[[], None] | None:
+def gkd_step(
+    pair: speckd.Pair, raw: speckd.Pair, rows: list[dict[str, Any]], folder: str, batch: int
+) -> Callable[[], None] | None:
     """The same of TRL's GKDTrainer with the same student, or None where TRL is not installed."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     try:
@@ -179,10 +195,10 @@ def gkd_step(pair: speckd.Pair, rows: list[dict[str, Any]], folder: str, batch: 
         return None
     if trl.__version__ != PEER_VERSION:
         print(f"trl is {trl.__version__} here; the figures are meant for {PEER_VERSION}")
-    student = prepare_student(speckd.load_pair(student="raw", device="cpu"), lora_rank=64).student
+    student = prepare_student(raw, lora_rank=64).student
     args = GKDConfig(
         output_dir=folder,
-        use_cpu=True,
+        use_cpu=raw.device.type == "cpu",
         bf16=False,
         gradient_checkpointing=False,
         disable_tqdm=True,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speckd.controls import ORDERS, TIP, Margin, Matched, Position, TopKSchedule, tip_score
+from speckd.controls import ORDERS, TIP, Margin, Matched, Position, TopKSchedule, Trim, tip_score
 from speckd.divergences import forward_kl
 from speckd.draws import row_uniforms
 from speckd.gates import TopK, gate_from_text
@@ -91,8 +91,25 @@ def test_a_schedule_opens_first_and_closes_in_equal_ratios() -> None:
     assert TopK().at(0.3) == TopK()
 
 
+def test_trimming_leaves_out_the_largest_divergences_once_it_has_begun(rows: tuple[torch.Tensor, ...]) -> None:
+    p, q, _ = rows
+    gate = Trim(fraction=0.75, beta=0.0, open_until=0.5)
+    assert bool((gate.at(0.49).weigh(gate.score(p, q)) == 1).all())
+    kept = gate.at(0.5).weigh(gate.score(p, q)) > 0
+    divergence = forward_kl(p, q)
+    assert kept.sum() == 30 and divergence[kept].max() <= divergence[~kept].min()
+
+
 @pytest.mark.parametrize(
-    "text", ["tip:fraction=0.3", "matched:by=clip:k=3", "matched:by=first:k=3", "margin", "position"]
+    "text",
+    [
+        "tip:fraction=0.3",
+        "trim:fraction=0.6:divergence=jsd",
+        "matched:by=clip:k=3",
+        "matched:by=first:k=3",
+        "margin",
+        "position",
+    ],
 )
 def test_the_fused_loss_weighs_as_the_gate_says(text: str, rows: tuple[torch.Tensor, ...]) -> None:
     gate = gate_from_text(text)
@@ -114,6 +131,7 @@ def test_the_fused_loss_weighs_as_the_gate_says(text: str, rows: tuple[torch.Ten
         ("topk_schedule:k=5:k_from=2", "the gate closes"),
         ("position:keep=middle", "'first' or 'last'"),
         ("margin:ratio=0", "every token would pass"),
+        ("trim:open_until=2", "open_until"),
     ],
 )
 def test_a_wrong_knob_is_named(text: str, words: str) -> None:
