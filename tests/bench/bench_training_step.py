@@ -155,9 +155,9 @@ def floor(pair: speckd.Pair, raw: speckd.Pair, examples: list[Example], cached: 
         {"input_ids": one.prompt_ids + one.response_ids, "n_prompt": len(one.prompt_ids), "number": one.number}
         for one in examples
     ]
-    batch = {name: part.to(pair.device) for name, part in collate(rows, pair.tokenizer.pad_token_id).items()}
-    given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
-    picked = response_rows(batch["labels"])
+    batch = collate(rows, pair.tokenizer.pad_token_id)
+    given = {name: batch[name].to(pair.device) for name in ("input_ids", "attention_mask")} | {"use_cache": False}
+    picked = response_rows(batch["labels"]).to(pair.device)
     heads = [Head.of(model).weight.detach() for model in (pair.teacher, student)]
     with torch.no_grad():
         kept = trunk_of(pair.teacher)(**given).last_hidden_state[:, :-1][picked]
