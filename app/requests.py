@@ -26,7 +26,7 @@ PROMPTS, ANSWERS, HELD_OUT = (
 LENGTH, OWN_LENGTH = 128, 256  # tokens of prompt and response: the shipped texts are short, a visitor's may be longer
 SHIPPED_EXAMPLES = 96  # of the shipped data, so that their teacher cache is made once and stays small
 HELD_OUT_EXAMPLES = 16
-GATES = ("topk", "speck", "none", "hellinger", "adakd", "student_entropy", "teacher_entropy", "random")
+GATES = ("topk", "speck", "none", "hellinger", "adakd", "student_entropy", "teacher_entropy", "random", "trim")
 RESPONSES = ("file", "teacher", "student", "mixed")
 ADAPTERS = tuple(name for name in STUDENTS if name != "raw")  # students that go on with the adapter that they have
 DEFAULTS: dict[str, Any] = {

@@ -105,10 +105,12 @@ class Gate:
 
     def title(self) -> str:
         """The gate in the words of a legend: ``Top-k, k = 5, beta = 0.01``."""
-        knobs = [f"{knob.name} = {getattr(self, knob.name)}" for knob in fields(self) if knob.name != "seed"]
+        said = (knob for knob in fields(self) if knob.name not in _RARE or getattr(self, knob.name) != knob.default)
+        knobs = [f"{knob.name} = {getattr(self, knob.name)}" for knob in said if knob.name != "seed"]
         return ", ".join([TITLES.get(self.name, self.name), *knobs])
 
 
+_RARE = ("divergence", "open_until")  # knobs that a title names where somebody turned them
 TITLES = {
     "topk": "Top-k",
     "speck": "Spec-k",

@@ -63,6 +63,7 @@ RUN_GATES: dict[str, str] = {
     "student_entropy": "student entropy",
     "teacher_entropy": "teacher entropy",
     "random": "random tokens",
+    "trim": "trimmed",
 }
 # Columns of a training log, and figures of a held-out evaluation.
 FIGURES: dict[str, dict[str, str]] = {
@@ -242,7 +243,6 @@ STUDY_ARMS: dict[str, str] = {
     "adaspec": "AdaSPEC",
     "tip": "TIP",
     "margin": "margin",
-    "trim": "trimmed",
 }
 # What an arm may be held against.
 STUDY_CONTROLS: dict[str, str] = {

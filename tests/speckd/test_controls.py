@@ -94,6 +94,8 @@ def test_a_schedule_opens_first_and_closes_in_equal_ratios() -> None:
 def test_trimming_leaves_out_the_largest_divergences_once_it_has_begun(rows: tuple[torch.Tensor, ...]) -> None:
     p, q, _ = rows
     gate = Trim(fraction=0.75, beta=0.0, open_until=0.5)
+    assert gate.title() == "trimmed, fraction = 0.75, beta = 0.0, open_until = 0.5"
+    assert Trim().title() == "trimmed, fraction = 0.5, beta = 0.01"
     assert bool((gate.at(0.49).weigh(gate.score(p, q)) == 1).all())
     kept = gate.at(0.5).weigh(gate.score(p, q)) > 0
     divergence = forward_kl(p, q)
