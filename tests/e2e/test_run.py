@@ -64,7 +64,42 @@ def answered(one: Any, before: int) -> dict[str, Any]:
     return one.page.evaluate("document.querySelector('.sk-panel').inspector.picture.state.trace")
 
 
-@pytest.mark.alone
+def test_shared_address_shows_the_same_answer(
+    visitor: Any, visit: Callable[..., Any], address_with_models: str
+) -> None:
+    setting(visitor, max_new_tokens=6, seed=3, temperature=0.9, source="teacher+", student="young")
+    visitor.page.locator(".sk-ask-text").fill("Name a colour & a number: 100% + #1?")
+    before = visitor.shown()
+    visitor.page.locator(".sk-run").click()
+    trace = answered(visitor, before)
+    visitor.page.locator(".sk-slider").evaluate("node => { node.value = 2; node.dispatchEvent(new Event('input')); }")
+    visitor.page.locator(".sk-strip .sk-token").nth(1).click()
+    visitor.page.wait_for_function("location.hash.includes('k=2&') && location.hash.includes('at=2')")
+    fragment = visitor.page.evaluate("location.hash")
+    two = visit(address=address_with_models)
+    two.page.goto(address_with_models + fragment)
+    two.page.wait_for_function("document.querySelector('.sk-chip-recorded')?.textContent === 'live'", timeout=ANSWERED)
+    other = two.page.evaluate("document.querySelector('.sk-panel').inspector.picture.state.trace")
+    assert other == trace
+    assert two.page.locator(".sk-tar-value").inner_text() == visitor.page.locator(".sk-tar-value").inner_text()
+    two.page.wait_for_selector(".sk-token[data-t='1'].sk-pinned")
+    two.page.wait_for_timeout(300)
+    assert two.page.evaluate("location.hash") == fragment
+
+
+def test_hostile_question_and_text_are_read_and_never_run(visitor: Any) -> None:
+    hostile = " ".join(text for text in HOSTILE)
+    setting(visitor, source="given", response=hostile)
+    visitor.page.locator(".sk-ask-text").fill(hostile)
+    before = visitor.shown()
+    visitor.page.locator(".sk-run").click()
+    trace = answered(visitor, before)
+    assert "onerror" in "".join(trace["tokens"]) and trace["config"]["source"] == "given"
+    assert visitor.page.evaluate("window.hacked") is None
+    assert visitor.page.locator(".sk-app img, .sk-app script").count() == 0
+
+
+@pytest.mark.alone  # the server and the models are there: nobody has to wait while they start
 def test_ask_stop_run_and_continue_from_an_alternative(visitor: Any) -> None:
     one = visitor
     setting(one, max_new_tokens=200)
@@ -104,41 +139,6 @@ def test_ask_stop_run_and_continue_from_an_alternative(visitor: Any) -> None:
     back = one.page.evaluate("document.querySelector('.sk-panel').inspector.picture.state.trace")
     assert back == trace and "steered" not in one.page.locator(".sk-caption").inner_text()
     assert one.page.evaluate("document.activeElement.closest('.sk-verdict') !== null"), "the keyboard is where it was"
-
-
-def test_shared_address_shows_the_same_answer(
-    visitor: Any, visit: Callable[..., Any], address_with_models: str
-) -> None:
-    setting(visitor, max_new_tokens=6, seed=3, temperature=0.9, source="teacher+", student="young")
-    visitor.page.locator(".sk-ask-text").fill("Name a colour & a number: 100% + #1?")
-    before = visitor.shown()
-    visitor.page.locator(".sk-run").click()
-    trace = answered(visitor, before)
-    visitor.page.locator(".sk-slider").evaluate("node => { node.value = 2; node.dispatchEvent(new Event('input')); }")
-    visitor.page.locator(".sk-strip .sk-token").nth(1).click()
-    visitor.page.wait_for_function("location.hash.includes('k=2&') && location.hash.includes('at=2')")
-    fragment = visitor.page.evaluate("location.hash")
-    two = visit(address=address_with_models)
-    two.page.goto(address_with_models + fragment)
-    two.page.wait_for_function("document.querySelector('.sk-chip-recorded')?.textContent === 'live'", timeout=ANSWERED)
-    other = two.page.evaluate("document.querySelector('.sk-panel').inspector.picture.state.trace")
-    assert other == trace
-    assert two.page.locator(".sk-tar-value").inner_text() == visitor.page.locator(".sk-tar-value").inner_text()
-    two.page.wait_for_selector(".sk-token[data-t='1'].sk-pinned")
-    two.page.wait_for_timeout(300)
-    assert two.page.evaluate("location.hash") == fragment
-
-
-def test_hostile_question_and_text_are_read_and_never_run(visitor: Any) -> None:
-    hostile = " ".join(text for text in HOSTILE)
-    setting(visitor, source="given", response=hostile)
-    visitor.page.locator(".sk-ask-text").fill(hostile)
-    before = visitor.shown()
-    visitor.page.locator(".sk-run").click()
-    trace = answered(visitor, before)
-    assert "onerror" in "".join(trace["tokens"]) and trace["config"]["source"] == "given"
-    assert visitor.page.evaluate("window.hacked") is None
-    assert visitor.page.locator(".sk-app img, .sk-app script").count() == 0
 
 
 @pytest.mark.parametrize(

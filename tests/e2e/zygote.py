@@ -102,11 +102,15 @@ def _be_born(asked: dict[str, object], log: int) -> None:
 
 
 def main() -> None:
+    import gc
     import threading
 
+    gc.disable()
     from tests.app import stand_in
     from tests.e2e import learn_page, scripted, serve
 
+    gc.freeze()  # the servers share what is imported, and nobody looks for garbage in it
+    gc.enable()
     assert stand_in and learn_page and scripted and serve
     assert threading.active_count() == 1, "a fork takes no thread along"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who ends is gone

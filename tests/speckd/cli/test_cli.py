@@ -1,6 +1,5 @@
 """The command line as a person meets it: real processes for exit codes, the functions for the words."""
 
-import json
 import os
 import subprocess
 import sys
@@ -114,12 +113,3 @@ def test_the_summary_says_what_the_functions_say(tiny_trace: speckd.Trace) -> No
 
 def test_text_cannot_steer_the_terminal() -> None:
     assert printable("a\x1b[2Jb\u202ec\nd\x00") == "a\\x1b[2Jb\\u202ec⏎d\\x00"
-
-
-@pytest.mark.packaged
-def test_the_packaged_pair_answers_from_the_shell(tmp_path: Path) -> None:
-    path = tmp_path / "sky.json"
-    done = run("inspect", "Why is the sky blue?", "--max-new-tokens", "12", "--json", str(path))
-    assert done.returncode == 0, done.stderr
-    config = json.loads(path.read_text())["config"]
-    assert (config["teacher"], config["student"]) == ("packaged", "healed")

@@ -4,7 +4,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,15 +28,20 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> speckd.Pair:
     return speckd.load_pair(teacher, student, device="cpu", dtype="float32")
 
 
-def own_text(pair: speckd.Pair, prompt: str, n_tokens: int) -> list[int]:
+@cache
+def greedy_text(model: Any, tokenizer: Any, prompt: str, n_tokens: int) -> list[int]:
     """What transformers' greedy generate writes."""
     from speckd.data import encode_prompt
 
-    ids = torch.tensor([encode_prompt(pair.tokenizer, [{"role": "user", "content": prompt}])])
-    written = pair.teacher.generate(
+    ids = torch.tensor([encode_prompt(tokenizer, [{"role": "user", "content": prompt}])])
+    written = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n_tokens, pad_token_id=0
     )
     return written[0, ids.shape[1] :].tolist()
+
+
+def own_text(pair: speckd.Pair, prompt: str, n_tokens: int) -> list[int]:
+    return greedy_text(pair.teacher, pair.tokenizer, prompt, n_tokens)
 
 
 WAYS = [
