@@ -76,8 +76,8 @@ def build(settings: Settings | None = None, *, load_models: bool = True) -> gr.B
 
 
 def rest(page: gr.Blocks) -> None:
-    """Let a page that nobody asks anything rest. Gradio looks for work a thousand times a second, which costs 7% of a
-    processor all day; a hundred times cost 1%, and a question waits 5 ms longer. To be called after ``page.queue``."""
+    """Let a page that nobody asks anything rest. Gradio looks for work a thousand times a second, which takes 6.6% of a
+    processor all day; a hundred times take 1.4%, and a question waits 5 ms longer. Call it after ``page.queue``."""
     for name, seconds in (("sleep_when_free", 0.01), ("progress_update_sleep_when_free", 0.1)):
         if hasattr(page._queue, name):  # gradio's own business: where it goes by another name, nothing changes
             setattr(page._queue, name, max(seconds, getattr(page._queue, name)))
