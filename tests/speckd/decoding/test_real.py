@@ -11,6 +11,16 @@ from tests import training_pair
 PROMPT = "Name three animals that live in the sea."
 
 
+@pytest.fixture(scope="module")
+def greedy_text(packaged_pair: speckd.Pair) -> list[int]:
+    """What transformers' greedy generate writes: twenty tokens."""
+    ids = torch.tensor([encode_prompt(packaged_pair.tokenizer, [{"role": "user", "content": PROMPT}])])
+    written = packaged_pair.teacher.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0
+    )
+    return written[0, ids.shape[1] :].tolist()
+
+
 @pytest.mark.packaged
 @pytest.mark.parametrize(
     ("draft", "policy"),
@@ -22,16 +32,12 @@ PROMPT = "Name three animals that live in the sea."
     ],
 )
 def test_the_packaged_teacher_writes_its_own_greedy_text(
-    packaged_pair: speckd.Pair, draft: str, policy: str | None
+    packaged_pair: speckd.Pair, greedy_text: list[int], draft: str, policy: str | None
 ) -> None:
-    ids = torch.tensor([encode_prompt(packaged_pair.tokenizer, [{"role": "user", "content": PROMPT}])])
-    written = packaged_pair.teacher.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0
-    )
     costs = Costs((1, 2), (1.0, 1.1), 0.25)
     how = {"draft": draft, "policy": policy, "costs": costs, "plain": False}
     record = speckd.decode(packaged_pair, PROMPT, max_new_tokens=20, **how)
-    assert record.output_ids == written[0, ids.shape[1] :].tolist()
+    assert record.output_ids == greedy_text
     assert record.lossless
 
 
