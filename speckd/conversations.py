@@ -10,17 +10,22 @@ after the prompt, ended by the tokenizer's end-of-text token.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Message = Mapping[str, Any]
-Messages = list[dict[str, Any]]
-Turns = Literal["all", "last"]
+from speckd.templates import (
+    MARKER,
+    Message,
+    end_tokens,
+    ids_of,
+    marked_tokens,
+    render,
+    shared_length,
+    tail_of,
+)
 
-_MARKER = "[[what the assistant says]]"  # stands for a content, to see what the template writes around it
-_GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+Turns = Literal["all", "last"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def encode_prompt(
     """
     if tokenizer.chat_template is None:
         return _plain_ids(tokenizer, _joined(messages))
-    return _ids(tokenizer, _render(tokenizer, messages, chat_template_kwargs, tools, prompt=True))
+    return ids_of(tokenizer, render(tokenizer, messages, chat_template_kwargs, tools, prompt=True))
 
 
 def encode_turn(
@@ -94,8 +99,8 @@ def encode_conversation(
         if not _is_trained(messages, len(messages) - 1):
             raise ValueError("without a chat template the last turn alone is trained, and it is marked as left out")
         return _without_template(tokenizer, messages, finished)
-    text = _render(tokenizer, messages, chat_template_kwargs, tools)
-    ids = _ids(tokenizer, text)
+    text = render(tokenizer, messages, chat_template_kwargs, tools)
+    ids = ids_of(tokenizer, text)
     places = [index for index, message in enumerate(messages) if _is_trained(messages, index)]
     if not places:
         raise ValueError("no turn of it is to be trained")
@@ -103,7 +108,7 @@ def encode_conversation(
         places = places[-1:]
     spans = [_span(tokenizer, messages, index, text, ids, chat_template_kwargs, tools, finished) for index in places]
     closing = spans[-1].closing
-    trained = _marked(tokenizer, messages, chat_template_kwargs, tools, len(ids))
+    trained = marked_tokens(tokenizer, messages, chat_template_kwargs, tools, len(ids))
     if trained is not None:
         left_out = [
             _span(tokenizer, messages, index, text, ids, chat_template_kwargs, tools, finished)
@@ -144,13 +149,7 @@ def end_of_turn_ids(tokenizer: Any) -> list[int]:
     """The token by which the chat template ends an assistant's turn: one, or none where it writes no such token."""
     if tokenizer.chat_template is None:
         return []
-    asked = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _MARKER}]
-    try:
-        text = _render(tokenizer, asked, None, None)
-    except ValueError:
-        return []
-    token = _end_token(tokenizer, text[text.rindex(_MARKER) + len(_MARKER) :] if _MARKER in text else "")
-    return [] if token is None else [token]
+    return end_tokens(tokenizer, tail_of(tokenizer, []))[-1:]
 
 
 def template_switches(given: Any) -> dict[str, Any]:
@@ -195,20 +194,20 @@ def _span(
 ) -> _Span:
     """The place of one assistant's turn in the rendered conversation."""
     last = index == len(messages) - 1
-    prompt = _render(tokenizer, messages[:index], chat_template_kwargs, tools, prompt=True)
-    start = _shared(prompt, text)
+    prompt = render(tokenizer, messages[:index], chat_template_kwargs, tools, prompt=True)
+    start = shared_length(prompt, text)
     if start < len(prompt):  # what is written differs from the generation prompt (a "<think>" that the model gets)
-        bare = _render(tokenizer, messages[:index], chat_template_kwargs, tools)
+        bare = render(tokenizer, messages[:index], chat_template_kwargs, tools)
         if not text.startswith(bare.rstrip()):
             raise _rewritten(index)
     end, tail = _content_end(tokenizer, messages, index, text, chat_template_kwargs, tools)
     if end < start:
         raise _rewritten(index)
-    token = _end_token(tokenizer, tail)
+    tokens = end_tokens(tokenizer, tail)
     closing: list[int] = []
-    if token is not None and (finished or not last):
-        end += len(tail) - len(tail.lstrip()) + len(tokenizer.convert_ids_to_tokens(token))
-    elif finished and last and tokenizer.eos_token_id is not None and token is None:
+    if tokens and (finished or not last):
+        end += len(tail) - len(tail.lstrip()) + sum(map(len, tokenizer.convert_ids_to_tokens(tokens)))
+    elif finished and last and tokenizer.eos_token_id is not None and not tokens:
         closing = [tokenizer.eos_token_id]
     return _Span(_n_tokens(tokenizer, text[:start], ids), _n_tokens(tokenizer, text[:end], ids), closing)
 
@@ -221,94 +220,56 @@ def _content_end(
     chat_template_kwargs: Mapping[str, Any] | None,
     tools: Sequence[Any] | None,
 ) -> tuple[int, str]:
-    """Where a turn's content ends in the rendered text, and what follows it there."""
-    if messages[index].get("tool_calls"):  # they stand behind the content: what follows the turn begins there
-        until = _render(tokenizer, messages[: index + 1], chat_template_kwargs, tools)
-        shown = text[: _shared(until, text)].rstrip()
-        ids = _ids(tokenizer, shown)
-        token = tokenizer.convert_ids_to_tokens(ids[-1])
-        is_end = ids[-1] in tokenizer.added_tokens_decoder and shown.endswith(token)
-        end = len(shown) - (len(token) if is_end else 0)
-        return end, text[end:]
+    """Where a turn's content ends in the rendered text, its tool calls included, and what follows it there."""
     marked = [dict(message) for message in messages]
-    marked[index] = {"role": "assistant", "content": _MARKER}
-    other = _render(tokenizer, marked, chat_template_kwargs, tools)
-    at = other.rfind(_MARKER)
-    tail = other[at + len(_MARKER) :]
-    if at < 0 or not text.endswith(tail):
+    marked[index] = {"role": "assistant", "content": MARKER}
+    calls = bool(messages[index].get("tool_calls"))
+    try:
+        other = render(tokenizer, marked, chat_template_kwargs, tools)
+    except ValueError:  # a result whose call is gone
+        if not calls:
+            raise
+        other = ""
+    at = other.rfind(MARKER)
+    tail = other[at + len(MARKER) :]
+    if at >= 0 and text.endswith(tail):
+        return len(text) - len(tail), tail
+    if calls:  # a template that ends calls in a way of their own
+        return _calls_end(tokenizer, messages, index, text, chat_template_kwargs, tools)
+    raise _rewritten(index)
+
+
+def _calls_end(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    index: int,
+    text: str,
+    chat_template_kwargs: Mapping[str, Any] | None,
+    tools: Sequence[Any] | None,
+) -> tuple[int, str]:
+    """The same of a turn with tool calls, found by the conversation up to it, which may differ in its end token."""
+    until = render(tokenizer, messages[: index + 1], chat_template_kwargs, tools)
+    n_shared = shared_length(until, text)
+    shown, rest = text[:n_shared].rstrip(), until[n_shared:].strip()
+    if rest and "".join(tokenizer.convert_ids_to_tokens(end_tokens(tokenizer, rest))) != rest:
         raise _rewritten(index)
-    return len(text) - len(tail), tail
+    ids = ids_of(tokenizer, shown)
+    token = tokenizer.convert_ids_to_tokens(ids[-1])
+    is_end = ids[-1] in tokenizer.added_tokens_decoder and shown.endswith(token)
+    end = len(shown) - (len(token) if is_end else 0)
+    return end, text[end:]
 
 
 def _rewritten(index: int) -> ValueError:
     return ValueError(f"the chat template rewrites what stands before or after turn {index + 1}")
 
 
-def _shared(first: str, second: str) -> int:
-    """Characters that two texts have in common from their beginning."""
-    pairs = zip(first, second, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
-
-
 def _n_tokens(tokenizer: Any, beginning: str, ids: list[int]) -> int:
     """How many of a text's tokens lie within its beginning. One that reaches beyond it does not."""
-    part = _ids(tokenizer, beginning)
+    part = ids_of(tokenizer, beginning)
     if ids[: len(part)] == part:
         return len(part)
     return next(place for place, token in enumerate(part) if place >= len(ids) or ids[place] != token)
-
-
-def _end_token(tokenizer: Any, tail: str) -> int | None:
-    """The token that ends a turn: the first one behind the content, where it is one of the added tokens."""
-    tail = tail.lstrip()
-    ids = _ids(tokenizer, tail) if tail else []
-    if not ids or (ids[0] not in tokenizer.added_tokens_decoder and ids[0] not in tokenizer.all_special_ids):
-        return None
-    return ids[0] if tail.startswith(tokenizer.convert_ids_to_tokens(ids[0])) else None
-
-
-def _marked(
-    tokenizer: Any,
-    messages: Sequence[Message],
-    chat_template_kwargs: Mapping[str, Any] | None,
-    tools: Sequence[Any] | None,
-    n_tokens: int,
-) -> list[bool] | None:
-    """Which tokens stand between the template's ``{% generation %}`` marks; None where it has none."""
-    template = tokenizer.get_chat_template(tools=tools)
-    if not _GENERATION_MARK.search(template):
-        return None
-    found = tokenizer.apply_chat_template(
-        list(messages), tools=tools, return_dict=True, return_assistant_tokens_mask=True, **(chat_template_kwargs or {})
-    )
-    marks = [bool(mark) for mark in found["assistant_masks"]]
-    return marks if len(marks) == n_tokens else None
-
-
-def _render(
-    tokenizer: Any,
-    messages: Sequence[Message],
-    chat_template_kwargs: Mapping[str, Any] | None,
-    tools: Sequence[Any] | None,
-    prompt: bool = False,
-) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tools=list(tools) if tools else None,
-            add_generation_prompt=prompt,
-            tokenize=False,
-            **(chat_template_kwargs or {}),
-        )
-    except (TemplateError, TypeError, KeyError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"the chat template refuses it ({reason.rstrip('.')})") from None
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 # --- without ----------------------------------------------------------------------------------------------------------

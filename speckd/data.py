@@ -1,7 +1,8 @@
 """Prompts and responses into token ids, and into batches that know which tokens are the response.
 
-What a line of data may look like stands in ``forms.py``, and how a conversation becomes token ids in
-``conversations.py``. A response is what the template writes for the assistant's turn, its end-of-turn token included.
+Where rows come from stands in ``data_files.py``, what a row may look like in ``forms.py``, and how a conversation
+becomes token ids in ``conversations.py``. A response is what the template writes for the assistant's turn, its
+end-of-turn token included.
 """
 
 import os
@@ -14,8 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from speckd.conversations import Encoded, Messages, Turns, encode_conversation, encode_prompt, end_of_turn_ids
-from speckd.forms import BadLine, Row, read_row, rows_of
+from speckd.conversations import (
+    Encoded,
+    Turns,
+    encode_conversation,
+    encode_prompt,
+    end_of_turn_ids,
+)
+from speckd.data_files import rows_of
+from speckd.forms import BadLine, Row, read_row
+from speckd.templates import Messages, leaves_out
 
 IGNORED = -100  # label of a token that is no part of the response; the Trainer counts the others
 LONGEST = 1024  # tokens of prompt and response together, by default
@@ -171,8 +180,8 @@ def read_examples(
     """Read prompts and responses.
 
     Args:
-        source: a file (JSONL, JSON, CSV, Parquet), a data set's id on the Hub, or rows: a list of dicts, a
-            datasets.Dataset, IterableDataset or DatasetDict. What a row may look like stands in ``forms.py``.
+        source: a file (JSONL, JSON, CSV, Parquet, also packed) or a folder of them, a data set's id on the Hub, or
+            rows: a list of dicts, a table, a datasets.Dataset, IterableDataset or DatasetDict.
         tokenizer: the pair's.
         max_length: tokens of prompt and response together; a longer response is cut at its end, a prompt never.
         on_bad: "stop" at the first bad line, or "skip" it and count it.
@@ -233,6 +242,10 @@ def _note(examples: Sequence[Example], tokenizer: Any, turns: Turns) -> str:
     if several := sum(n_turns > 1 for n_turns in answered):
         trained = "all turns of the assistant are trained" if turns == "all" else "only the assistant's last turn is"
         notes.append(f"{several:,} conversations of several answers: {trained}")
+    turns = [message for example in examples for message in example.messages]
+    for what, words in (("system", "system texts"), ("tool", "results of tools"), ("tool_calls", "calls of tools")):
+        if any(message["role"] == what or message.get(what) for message in turns) and leaves_out(tokenizer, what):
+            notes.append(f"the chat template leaves {words} out")
     if tokenizer.chat_template is None and any(len(example.messages) > 1 for example in examples):
         notes.append("no chat template: turns stand behind one another")
     return "; ".join(notes)

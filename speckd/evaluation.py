@@ -230,12 +230,20 @@ _UNSPACED = (  # scripts without spaces between words
 )
 
 
+_JOINERS = "\u200c\u200d"  # write the letters of one word together or apart (Persian, Hindi)
+
+
 def _words(text: str) -> list[str]:
     """The words of a text in lower case. Vowel signs and accents belong to their letter."""
-    words, word = [], ""
+    words, word, after_alone = [], "", False
     for letter in unicodedata.normalize("NFC", text.lower()):
+        if letter in _JOINERS:
+            continue
         kind = unicodedata.category(letter)[0]
         alone = kind == "L" and not letter.isascii() and unicodedata.name(letter, "").startswith(_UNSPACED)
+        if kind == "M" and after_alone:
+            words[-1] += letter
+            continue
         if (alone or kind not in "LNM") and word:
             words.append(word)
             word = ""
@@ -243,6 +251,7 @@ def _words(text: str) -> list[str]:
             words.append(letter)
         elif kind in "LN" or (kind == "M" and word):
             word += letter
+        after_alone = alone
     return [*words, word] if word else words
 
 

@@ -132,9 +132,14 @@ def positions_of(model: Any) -> int:
     if not hasattr(model, "config"):  # a teacher that is elsewhere knows only what it wrote
         return 2**31
     config = _text_config(model)
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
     found = (getattr(config, name, None) for name in names)
-    return next((int(limit) for limit in found if isinstance(limit, int) and limit > 0), 2**31)
+    limit = next((int(limit) for limit in found if isinstance(limit, int) and limit > 0), 2**31)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if isinstance(rope, dict) and rope.get("original_max_position_embeddings"):
+        # YaRN as Qwen's cards advise it: a factor over the length before, which max_position_embeddings goes on naming.
+        limit = max(limit, int(rope["original_max_position_embeddings"] * (rope.get("factor") or 1.0)))
+    return limit
 
 
 def _name(kind: Any) -> str:

@@ -320,13 +320,13 @@ def shared_vocabulary(teacher: Model, student: Model, tokenizer: Any) -> int:
     the rows (Gemma 3's image token): a text that holds it is refused when it comes.
 
     Raises:
-        ValueError: a head has fewer rows than the tokenizer has tokens, added ones not counted.
+        ValueError: a head has fewer rows than the tokenizer has tokens, added ones not counted; or a model has none.
     """
     if is_elsewhere(teacher):
         teacher_rows = teacher.vocabulary_size
     else:
-        teacher_rows = teacher.get_output_embeddings().weight.shape[0]
-    student_rows = student.get_output_embeddings().weight.shape[0]
+        teacher_rows = _rows_of_head(teacher, "teacher")
+    student_rows = _rows_of_head(student, "student")
     added = tokenizer.get_added_vocab()
     n_tokens = max((index for token, index in tokenizer.get_vocab().items() if token not in added), default=-1) + 1
     if min(teacher_rows, student_rows) < n_tokens:
@@ -335,6 +335,16 @@ def shared_vocabulary(teacher: Model, student: Model, tokenizer: Any) -> int:
             "divergence needs one shared vocabulary. Choose two models of one family."
         )
     return min(teacher_rows, student_rows)
+
+
+def _rows_of_head(model: Model, what: str) -> int:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if not isinstance(getattr(head, "weight", None), torch.Tensor):
+        raise ValueError(
+            f"The {what} is a {type(model).__name__}, which has no head over a vocabulary: give a causal language "
+            "model as AutoModelForCausalLM loads it, unwrapped."
+        )
+    return head.weight.shape[0]
 
 
 def left_out(tokenizer: Any, vocabulary_size: int) -> dict[int, str]:

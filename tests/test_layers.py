@@ -21,7 +21,7 @@ FLOORS = (
     "loss",
     "decoding.forward decoding.lean",
     "html",
-    "packaged sources pairs conversations forms data logits routers top_tokens",
+    "packaged sources pairs templates conversations forms data_files data logits routers top_tokens",
     "decoding",
     "rollouts",
     "trace",

@@ -10,7 +10,7 @@ from typing import Any
 
 from speckd.cli.config_file import read_config
 from speckd.cli.terminal import INTERRUPTED, progress_bars
-from speckd.forms import check_source
+from speckd.data_files import check_source
 from speckd.gates import DEFAULT_BETA, DEFAULT_K, gate_from_text
 from speckd.jobs import Stopped
 from speckd.runs.settings import GROUPS, DistillSettings

@@ -10,9 +10,9 @@ from pathlib import Path
 from speckd.cli.options import add_gate_options, add_pair_options, gate_from, pair_from
 from speckd.cli.terminal import progress_bars, strip, summary, table
 from speckd.conversations import template_switches
+from speckd.data_files import check_source
 from speckd.divergences import divergence_named
 from speckd.files import write_whole
-from speckd.forms import check_source
 from speckd.gates import Gate
 from speckd.inspection import SOURCES, check_request, inspect
 

@@ -19,8 +19,8 @@ def check_trainable(pair: Pair) -> None:
     """Refuse a pair that cannot be trained as it is.
 
     Raises:
-        ValueError: no parameter of the student asks for a gradient, its head is wrapped, or a parameter is also the
-            teacher's.
+        ValueError: no parameter of the student asks for a gradient, its head is wrapped, several adapters are active,
+            or a parameter is also the teacher's.
     """
     if not any(parameter.requires_grad for parameter in pair.student.parameters()):
         raise ValueError("no parameter of the student is trainable: call prepare_student(pair) before the trainer.")
@@ -29,6 +29,8 @@ def check_trainable(pair: Pair) -> None:
             "the student's head is wrapped by an adapter, and the fused loss needs one plain matrix: leave the head "
             "out of the adapter's target_modules, or merge the adapter first."
         )
+    if hasattr(pair.student, "peft_config"):
+        _adapter_of(pair.student)
     if is_elsewhere(pair.teacher):
         return
     theirs = {parameter.data_ptr() for parameter in pair.teacher.parameters() if not parameter.is_meta}
@@ -71,7 +73,7 @@ def prepare_student(
             raise ValueError("the student is an adapter: it continues as one. Merge it first to train in full.")
         for settings in student.peft_config.values():
             settings.inference_mode = False
-        student.set_adapter(student.active_adapter)  # PEFT knows what each kind of adapter trains
+        student.set_adapter(_adapter_of(student))  # PEFT knows what each kind of adapter trains
         for parameter in student.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -164,14 +166,21 @@ def save_student(
 
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(student, PeftModel):
+        name = _adapter_of(student)
         if dtype is not None:
-            weights = get_peft_model_state_dict(student, state_dict, save_embedding_layers=False)
-            student.peft_config["default"].save_pretrained(str(folder))
-            weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
+            weights = get_peft_model_state_dict(student, state_dict, adapter_name=name, save_embedding_layers=False)
+            student.peft_config[name].save_pretrained(str(folder))
+            weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
             save_file(weights, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
         else:
             # "auto" would ask the Hub whether the base's vocabulary was resized
-            student.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+            student.save_pretrained(
+                str(folder), state_dict=state_dict, selected_adapters=[name], save_embedding_layers=False
+            )
+            if name != "default":  # PEFT writes it one folder down, where nobody looks for it
+                for path in (folder / name).iterdir():
+                    path.replace(folder / path.name)
+                (folder / name).rmdir()
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is written with the figures
     else:
         use_cache, student.config.use_cache = student.config.use_cache, True
@@ -186,6 +195,21 @@ def save_student(
             file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
+
+
+def _adapter_of(student: Any) -> str:
+    """The adapter that trains, whatever its name.
+
+    Raises:
+        ValueError: several do, or none: a file of one adapter would hold a part of the student.
+    """
+    active = list(student.active_adapters)
+    if len(active) != 1:
+        raise ValueError(
+            f"The student has {len(active)} active adapters ({', '.join(active)}), and one is trained and written: "
+            "merge the others, or join them by add_weighted_adapter."
+        )
+    return active[0]
 
 
 def _cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -205,7 +229,8 @@ def load_student(student: Any, folder: Path) -> None:
     from peft import PeftModel, set_peft_model_state_dict
 
     if isinstance(student, PeftModel):
-        set_peft_model_state_dict(student, load_file(str(folder / "adapter_model.safetensors")))
+        adapter = load_file(str(folder / "adapter_model.safetensors"))
+        set_peft_model_state_dict(student, adapter, adapter_name=_adapter_of(student))
         return
     weights: dict[str, Tensor] = {}
     for shard in sorted(folder.glob("model*.safetensors")):

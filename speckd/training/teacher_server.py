@@ -9,8 +9,11 @@ words for its tokens are compared with ours. From shell and Python only: the pag
 Its log-probabilities are those of temperature 1. Another cannot be had from K tokens.
 """
 
+import http.client
 import json
+import math
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -23,11 +26,23 @@ from speckd.top_tokens import TopTokens
 from speckd.training.teacher_file import DEFAULT_KEPT
 
 KEY_VARIABLE = "SPECKD_TEACHER_KEY"  # the environment variable with the server's key, where it wants one
+WAITS = (1.0, 5.0, 20.0)  # seconds before a request that a busy server put off is sent again
+_FOR_NOW = (429, 500, 502, 503, 504)  # refusals that may be over in a moment
 LEAST_REST = 1e-9  # what is left for all other tokens where a server's rounded numbers leave nothing
 
 
 class ServerError(OSError):
     """A teacher's server cannot be reached, or does not tell what is needed. The message names the way out."""
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """No redirect is followed: it would carry the key and the texts to another machine."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_StayHere)
 
 
 class TeacherServer:
@@ -63,9 +78,9 @@ class TeacherServer:
         self.url, self.n_kept, self.seconds = url.rstrip("/"), n_kept, seconds
         if model is None:
             listed = self._ask("models").get("data") or []
-            if not listed:
+            model = listed[0].get("id") if isinstance(listed, list) and isinstance(listed[0], dict) else None
+            if not model:
                 raise ServerError(f"{url} lists no model: name one.")
-            model = listed[0]["id"]
         self.model = self.teacher_id = model
         self.know(tokenizer)
 
@@ -92,10 +107,15 @@ class TeacherServer:
                 "prompt_logprobs": self.n_kept,
             },
         )
-        choices = sorted(answer.get("choices") or [], key=lambda choice: choice.get("index", 0))
-        if len(choices) != len(examples):
-            raise ServerError(f"{self.url} answered {len(choices)} of {len(examples)} texts.")
-        return [self._rows(choice, example) for choice, example in zip(choices, examples, strict=True)]
+        try:
+            choices = sorted(answer.get("choices") or [], key=lambda choice: choice.get("index", 0))
+            if len(choices) != len(examples):
+                raise ServerError(f"{self.url} answered {len(choices)} of {len(examples)} texts.")
+            return [self._rows(choice, example) for choice, example in zip(choices, examples, strict=True)]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ServerError(
+                f"{self.url} tells log-probabilities in a form that is not vLLM's ({type(error).__name__}: {error})."
+            ) from error
 
     def _rows(self, choice: dict[str, Any], example: Example) -> TopTokens:
         told = choice.get("prompt_logprobs")
@@ -108,9 +128,17 @@ class TeacherServer:
         ids = torch.zeros(len(example.response_ids), self.n_kept, dtype=torch.int64)
         logprobs = torch.zeros(len(example.response_ids), self.n_kept, dtype=torch.float64)
         trained = example.trained or [True] * len(example.response_ids)
-        for row, entries in enumerate(told[first:length]):
+        for row, (own, entries) in enumerate(zip(example.response_ids, told[first:length], strict=True)):
             # The text's own token comes too, wherever it stands: K by likelihood, of equals the lower id first.
-            ranked = sorted((-float(entry["logprob"]), int(token)) for token, entry in entries.items())[: self.n_kept]
+            ranked = sorted((-float(entry["logprob"]), int(token)) for token, entry in entries.items())
+            if own not in (token for _, token in ranked):
+                raise ServerError(
+                    f"{self.url} tells log-probabilities of other tokens than it was asked about: it has another "
+                    "tokenizer, or puts tokens of its own before a text."
+                )
+            if any(math.isnan(value) or value < -1e-3 for value, _ in ranked):
+                raise ServerError(f"{self.url} tells numbers that are no log-probabilities: {-ranked[0][0]}.")
+            ranked = ranked[: self.n_kept]
             if len(ranked) < self.n_kept:
                 raise ServerError(
                     f"{self.url} tells {len(ranked)} log-probabilities a token where {self.n_kept} were asked for: "
@@ -147,12 +175,23 @@ class TeacherServer:
         request.add_header("Content-Type", "application/json")
         if key := os.environ.get(KEY_VARIABLE):
             request.add_header("Authorization", f"Bearer {key}")
+        for wait in (*WAITS, None):
+            try:
+                return self._answer(request)
+            except urllib.error.HTTPError as error:
+                if wait is None or error.code not in _FOR_NOW:
+                    raise self._refused(error) from None
+            time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+    def _answer(self, request: urllib.request.Request) -> dict[str, Any]:
+        """One request and its answer; a refusal comes as urllib's HTTPError."""
         try:
-            with urllib.request.urlopen(request, timeout=self.seconds) as answer:
-                found = json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise self._refused(error.code, error.read().decode(errors="replace")) from None
-        except (OSError, TimeoutError) as error:
+            with _OPENER.open(request, timeout=self.seconds) as answer:
+                found = json.loads(answer.read())
+        except urllib.error.HTTPError:
+            raise
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ServerError(f"{self.url} cannot be reached ({reason}): is the server running?") from error
         except ValueError as error:
@@ -161,7 +200,14 @@ class TeacherServer:
             raise ServerError(f"{self.url} does not answer as an OpenAI-compatible server does.")
         return found
 
-    def _refused(self, code: int, text: str) -> ServerError:
+    def _refused(self, error: urllib.error.HTTPError) -> ServerError:
+        code = error.code
+        if code in (301, 302, 303, 307, 308):
+            return ServerError(f"{self.url} sends on to {error.headers.get('Location')}: give that address itself.")
+        try:
+            text = error.read(10_000).decode(errors="replace")
+        except (OSError, http.client.HTTPException):
+            text = ""
         try:
             said = json.loads(text)
             text = (said.get("error") or said).get("message") or text

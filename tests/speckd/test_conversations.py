@@ -32,6 +32,17 @@ MARKED = (
     "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+PARTS = (  # as LLaVA and SmolVLM: a content that is plain text is not written, without a word
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% for part in m.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CALLS = (  # as Qwen3: a thinking block before the last turn alone, calls behind the content
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ '<tool_call>' + c.function.name + '</tool_call>' }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
 
 
@@ -113,6 +124,59 @@ def test_every_turn_of_a_conversation_has_its_place_and_marks_of_the_template_go
         assert words.decode(said) == f"a<|im_end|>{block}c<|im_end|>"
         last = encode_conversation(words, turns, turns="last")
         assert words.decode(last.response_ids) == f"{block}c<|im_end|>" and last.trained is None
+
+
+def test_a_template_that_reads_parts_alone_is_given_parts() -> None:
+    words = words_of(PARTS)
+    prompt, response = encode_turn(words, ASKED, "No.")
+    assert words.decode(prompt) == words_of(CHATML).apply_chat_template(
+        ASKED, tokenize=False, add_generation_prompt=True
+    )
+    assert words.decode(response) == "No.<|im_end|>"
+
+
+def test_calls_of_a_turn_in_between_are_trained_though_the_last_turn_is_written_otherwise() -> None:
+    words = words_of(CALLS)
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    turns = [*ASKED, call, {"role": "tool", "content": "42"}, {"role": "assistant", "content": "No."}]
+    found = encode_conversation(words, turns)
+    said = [token for token, mark in zip(found.response_ids, found.trained or [], strict=True) if mark]
+    assert words.decode(said) == "<tool_call>f</tool_call><|im_end|><think>\n\n</think>\n\nNo.<|im_end|>"
+    assert words.decode(encode_conversation(words, turns[:3]).response_ids).endswith("f</tool_call><|im_end|>")
+
+
+def test_a_turn_that_is_closed_by_two_tokens_ends_with_both_and_one_that_is_not_with_one() -> None:
+    words = tiny.tokenizer()
+    words.add_tokens([AddedToken("<|END_RESPONSE|>", special=False, normalized=False)])
+    words.chat_template = CHATML.replace(
+        "'<|im_end|>\n'", "('<|END_RESPONSE|>' if message.role == 'assistant' else '') + '<|im_end|>\n'"
+    )
+    assert words.decode(encode_turn(words, ASKED, "No.")[1]) == "No.<|END_RESPONSE|><|im_end|>"  # as Cohere
+    assert end_of_turn_ids(words) == [words.eos_token_id]
+    words.chat_template = (  # as Phi-4-mini: an end of text behind the last turn, whoever's it is
+        CHATML.replace("'<|im_end|>\n'", "'<|END_RESPONSE|>'").replace("{% endif %}", "{% else %}<|im_end|>{% endif %}")
+    )
+    assert words.decode(encode_turn(words, ASKED, "No.")[1]) == "No.<|END_RESPONSE|>"
+
+
+def test_a_mark_that_ends_within_a_character_of_several_tokens_holds_all_of_them() -> None:
+    words = words_of(
+        MARKED.replace(
+            "{{ m.content + '<|im_end|>' }}{% endgeneration %}", "{{ m.content }}{% endgeneration %}{{ '<|im_end|>' }}"
+        )
+    )
+    found = encode_conversation(words, [*ASKED, {"role": "assistant", "content": "No 🙂"}])
+    assert words.decode(found.response_ids) == "No 🙂"
+
+
+def test_the_reading_says_what_the_template_leaves_out() -> None:
+    words = words_of(
+        "{% for m in messages if m.role != 'system' %}{{ m.role + ':' + m.content + '<|im_end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    read = read_examples([{"messages": ASKED, "response": "No."}], words)
+    assert "the chat template leaves system texts out" in read.summary()
+    assert "leaves" not in read_examples([{"messages": ASKED, "response": "No."}], words_of(CHATML)).summary()
 
 
 def test_without_a_template_turns_stand_behind_one_another_and_the_reading_says_so() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from speckd.data import read_examples
-from speckd.forms import FORMS, check_source, read_row
+from speckd.data_files import check_source
+from speckd.forms import FORMS, read_row
 from tests import tiny
 
 TOKENIZER = tiny.tokenizer()
@@ -32,6 +33,14 @@ PARTS = [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]
         {"instruction": "Why?", "input": "", "output": "Because."},
         {"messages": [{**USER, "role": "User"}, {**ASSISTANT, "role": "Assistant"}]},
         {"messages": [USER, ASSISTANT, {"role": "user", "content": "And?"}]},  # a question that nobody answered
+        {"Prompt": "Why?", " RESPONSE": "Because."},
+        {"prompt": json.dumps([USER]), "completion": json.dumps([ASSISTANT])},  # as tables keep them
+        {"messages": str([USER, ASSISTANT])},  # as pandas writes a list into a CSV
+        {"messages": {"role": ["user", "assistant"], "content": ["Why?", "Because."]}},  # column by column
+        {"messages": [{"role": "user", "value": "Why?"}, ASSISTANT]},
+        {"messages": [{"role": "user", "content": {"type": "input_text", "text": "Why?"}}, ASSISTANT]},
+        {"instruction": "Why?", "context": " ", "response": "Because.", "category": "x"},  # Dolly
+        {"instruction": "Why?", "input": float("nan"), "system": float("nan"), "output": "Because."},
     ],
 )
 def test_every_form_is_the_same_example(row: dict[str, Any]) -> None:
@@ -60,6 +69,28 @@ def test_a_system_text_beside_a_row_is_never_dropped(row: dict[str, Any]) -> Non
     assert [message["role"] for message in read_row({**row, "history": [["a", "b"]]}).prompt] == [
         *("system", "user", "assistant", "user")
     ]
+
+
+def test_a_text_that_only_looks_like_messages_stays_text() -> None:
+    row = read_row({"prompt": '[{"a": 1}]', "response": "[1, 2]"})
+    assert row.prompt[0]["content"] == '[{"a": 1}]' and (row.response or {})["content"] == "[1, 2]"
+
+
+def test_arrays_of_a_table_are_lists() -> None:
+    numpy = pytest.importorskip("numpy")
+    turns = numpy.array([USER, ASSISTANT], dtype=object)
+    assert read_row({"messages": turns}).response == ASSISTANT
+    assert read_row({**PLAIN, "finished": "False"}).finished is False
+
+
+def test_sharegpts_function_call_is_a_call_of_the_assistant_and_nulls_of_tables_leave_no_trace() -> None:
+    turns = [("human", "Why?"), ("function_call", '{"name": "f", "arguments": {"x": 1}}'), ("observation", "42")]
+    row = read_row({"conversations": [{"from": who, "value": said} for who, said in [*turns, ("gpt", "Because.")]]})
+    assert row.prompt[1]["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+    assert [message["role"] for message in row.prompt] == ["user", "assistant", "tool"]
+    call = {"function": {"name": "f", "arguments": {"x": 1, "y": None}}}
+    row = read_row({"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [call]}]})
+    assert (row.response or {})["tool_calls"][0]["function"]["arguments"] == {"x": 1}
 
 
 def test_turns_that_are_marked_as_left_out_are_read_and_not_trained() -> None:
@@ -119,6 +150,9 @@ def test_tools_and_reasoning_stay() -> None:
         ({"conversations": [{"from": "nobody", "value": "x"}]}, "from 'nobody'"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}, ASSISTANT]}, "only text is read"),
         ({"messages": [ASSISTANT]}, "no prompt before the response"),
+        ({"question": "Why?", "answer": "x"}, "its names are question, answer"),
+        ({**PLAIN, "tools": "{nope"}, '"tools" is no JSON list'),
+        ({**PLAIN, "chat_template_kwargs": [1]}, '"chat_template_kwargs" is no JSON object'),
     ],
 )
 def test_a_row_of_no_form_is_refused_in_one_sentence(row: Any, says: str) -> None:
@@ -155,6 +189,47 @@ def test_every_kind_of_file_gives_the_same_examples(tmp_path: Path) -> None:
         [(e.prompt_ids, e.response_ids) for e in read_examples(path, TOKENIZER).examples] for path in files(tmp_path)
     ]
     assert len(found) == 5 and all(one == found[0] for one in found) and len(found[0]) == 2
+
+
+def test_packed_files_splits_and_folders_of_files_are_read(tmp_path: Path) -> None:
+    import bz2
+    import gzip
+    import lzma
+
+    line = json.dumps(PLAIN) + "\n"
+    for name, content in {
+        "a.jsonl.bz2": bz2.compress(line.encode()),
+        "b.jsonl.xz": lzma.compress(line.encode()),
+        "c.v1.0.json": b"\n" + json.dumps([PLAIN], indent=1).encode(),
+        "d.json": json.dumps({"train": [PLAIN], "test": [PLAIN, PLAIN]}).encode(),
+        "e.json": json.dumps({"prompt": ["Why?"], "response": ["Because."]}).encode(),
+        "f.csv": b"prompt|response\nWhy?|Because.\n",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        assert [e.response for e in read_examples(tmp_path / name, TOKENIZER).examples] == ["Because."], name
+    assert len(read_examples(tmp_path / "d.json", TOKENIZER, split="test")) == 2
+    assert [e.number for e in read_examples(tmp_path, TOKENIZER).examples] == [1, 2, 3, 4, 5, 6]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "train-00000-of-00002.jsonl").write_text(line + line)
+    (tmp_path / "sub" / "test-00000-of-00001.jsonl").write_text(line)
+    assert len(read_examples(tmp_path / "sub", TOKENIZER)) == 2
+    assert len(read_examples(tmp_path / "sub", TOKENIZER, split="test")) == 1
+    with pytest.raises(ValueError, match="has no splits, and 'test' is asked for"):
+        read_examples([PLAIN], TOKENIZER, split="test")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(line.encode() * 1000)[:-20])
+    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz cannot be unpacked"):
+        read_examples(tmp_path / "cut.jsonl.gz", TOKENIZER)
+    (tmp_path / "rows.xlsx").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"of a kind that is not read here \(.xlsx\)"):
+        read_examples(tmp_path / "rows.xlsx", TOKENIZER)
+
+
+def test_a_row_of_more_cells_than_names_is_a_bad_line_and_never_cut(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,response\nWhy?,Because.\nWhy?,Well, because.\n")
+    found = read_examples(tmp_path / "rows.csv", TOKENIZER, on_bad="skip")
+    assert (
+        len(found) == 1 and found.skipped[0][0] == 3 and "it has 3 cells, and the head names 2" in found.skipped[0][1]
+    )
 
 
 def test_data_sets_of_the_library_are_read_and_a_stream_no_further_than_asked() -> None:

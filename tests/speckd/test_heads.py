@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import speckd
-from speckd.heads import Head, check_halves, hidden_rows, trunk_of
+from speckd.heads import Head, check_halves, hidden_rows, positions_of, trunk_of
 from tests import tiny
 from tests.families import FAMILIES, CannotBeMade, tiny_model
 
@@ -105,6 +105,21 @@ def test_an_adapter_in_the_models_input_is_refused_by_name(tmp_path: Path, kind:
     adapted.save_pretrained(tmp_path / "adapter")
     with pytest.raises(ValueError, match="Choose an adapter on the layers, such as LoRA"):
         speckd.load_pair(str(base), str(tmp_path / "adapter"), device="cpu")
+
+
+def test_the_longest_text_is_what_the_configuration_says_a_factor_of_yarn_included() -> None:
+    from types import SimpleNamespace
+
+    def limit(**config: Any) -> int:
+        return positions_of(SimpleNamespace(config=SimpleNamespace(**config)))
+
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    assert limit(max_position_embeddings=32768, rope_parameters=yarn) == 131072  # as Qwen's cards advise
+    assert limit(max_position_embeddings=131072, rope_scaling=yarn) == 131072  # a configuration that has it in both
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
+    assert limit(max_position_embeddings=131072, rope_parameters=llama3) == 131072
+    assert limit(n_positions=64) == 64 and limit(max_target_positions=448) == 448  # GPT-2; Whisper's decoder
+    assert limit() == limit(max_position_embeddings=None) == 2**31  # ALiBi, states: no limit
 
 
 def test_the_one_walk_gives_the_same_rows_alone_and_in_a_batch() -> None:

@@ -65,6 +65,14 @@ def test_a_pair_without_one_vocabulary_is_refused(tiny_folders: tuple[Path, Path
         speckd.Pair.of(teacher, other, AutoTokenizer.from_pretrained(tmp_path / "other"))
 
 
+def test_a_model_without_a_head_over_the_vocabulary_is_refused_by_its_kind(tiny_folders: tuple[Path, Path]) -> None:
+    teacher, student = (AutoModelForCausalLM.from_pretrained(folder) for folder in tiny_folders)
+    words = AutoTokenizer.from_pretrained(tiny_folders[1])
+    for other in (teacher.model, torch.nn.DataParallel(teacher)):
+        with pytest.raises(ValueError, match=f"The teacher is a {type(other).__name__}, which has no head"):
+            speckd.Pair.of(other, student, words)
+
+
 def test_a_dispatched_teacher_gives_the_loss_of_the_plain_one(
     tiny_pair: speckd.Pair, tiny_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from speckd.runs.settings import DistillSettings, command_of
 from speckd.runs.writing import drop_checkpoints
 from speckd.training import defaults
 from speckd.training.config import SpecKDConfig
-from speckd.training.prepare import disable_dropout, prepare_student, save_student
+from speckd.training.prepare import disable_dropout, load_student, prepare_student, save_student
 from speckd.training.trainer import SpecKDTrainer
 from tests import tiny, training_pair
 from tests.families import tiny_model
@@ -84,6 +84,30 @@ def test_an_adapter_of_any_kind_goes_on_training(kind: str, folders: tuple[str, 
     after = dict(pair.student.named_parameters())
     # Not all of them: a factor whose partner begins at zero has no gradient in the first step.
     assert any(not torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_an_adapter_of_any_name_is_written_where_peft_looks_and_goes_on_from_there(
+    folders: tuple[str, str], tmp_path: Path
+) -> None:
+    import peft
+
+    def lora(**given: Any) -> Any:
+        settings = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+        return peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folders[1]), settings, **given)
+
+    student, ids = lora(adapter_name="mine"), torch.arange(8)[None]
+    expected = student(ids).logits
+    for dtype in (None, torch.float32):
+        save_student(student, tmp_path / str(dtype), dtype=dtype)
+        base = AutoModelForCausalLM.from_pretrained(folders[1])
+        assert torch.equal(peft.PeftModel.from_pretrained(base, tmp_path / str(dtype))(ids).logits, expected)
+    other = lora(adapter_name="mine")
+    load_student(other, tmp_path / "None")
+    assert torch.equal(other(ids).logits, expected)
+    other.add_adapter("more", peft.LoraConfig(r=2, target_modules=["v_proj"]))
+    other.base_model.set_adapter(["mine", "more"])
+    with pytest.raises(ValueError, match=r"2 active adapters \(mine, more\)"):
+        save_student(other, tmp_path / "both")
 
 
 def test_an_adapter_of_which_nothing_trains_is_refused_by_its_name(folders: tuple[str, str], tmp_path: Path) -> None:

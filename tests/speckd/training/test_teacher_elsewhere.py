@@ -13,6 +13,7 @@ import torch
 import speckd
 from speckd.data import Example
 from speckd.top_tokens import TopTokens
+from speckd.training import teacher_server
 from speckd.training.teacher_cache import tokenizer_sha256
 from speckd.training.teacher_file import LocalTeacher, TeacherFile, TeacherFileError, write_teacher_file
 from speckd.training.teacher_server import KEY_VARIABLE, ServerError, TeacherServer
@@ -162,6 +163,8 @@ class Served:
 
     def __init__(self, pair: speckd.Pair, max_logprobs: int = 20) -> None:
         self.pair, self.max_logprobs, self.key, self.silent = pair, max_logprobs, "", False
+        self.refusals: list[tuple[int, dict[str, str]]] = []  # status and headers of the next answers
+        self.mangled: Any = None  # what becomes of each row that is told
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -173,7 +176,10 @@ class Served:
 
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if outer.key and self.headers.get("Authorization") != f"Bearer {outer.key}":
+                if outer.refusals:
+                    code, headers = outer.refusals.pop(0)
+                    self.reply(code, {"error": {"message": "busy"}}, headers)
+                elif outer.key and self.headers.get("Authorization") != f"Bearer {outer.key}":
                     self.reply(401, {"error": {"message": "Unauthorized"}})
                 elif asked["prompt_logprobs"] > outer.max_logprobs:
                     words = (
@@ -183,9 +189,11 @@ class Served:
                 else:
                     self.reply(200, outer.answer(asked))
 
-            def reply(self, code: int, body: Any) -> None:
+            def reply(self, code: int, body: Any, headers: dict[str, str] | None = None) -> None:
                 text = json.dumps(body).encode()
                 self.send_response(code)
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
@@ -204,6 +212,8 @@ class Served:
                 chosen = {*row.topk(asked["prompt_logprobs"]).indices.tolist(), token}
                 word = self.pair.tokenizer.decode
                 told.append({str(t): {"logprob": row[t].item(), "decoded_token": word([t])} for t in chosen})
+            if self.mangled is not None:
+                told = [None, *(self.mangled(row) for row in told[1:])]
             choices.append({"index": index, "text": "", "prompt_logprobs": None if self.silent else told})
         return {"choices": choices[::-1]}  # in whatever order
 
@@ -294,6 +304,42 @@ def test_a_server_without_prompt_log_probabilities_with_a_key_or_with_another_to
 
     with pytest.raises(ServerError, match="another tokenizer"):
         TeacherServer(served.url, tokenizer=Other(), n_kept=K).top_tokens(examples)
+
+
+def test_a_busy_server_is_asked_again_and_a_broken_or_moved_one_named(
+    served: Served, tiny_pair: speckd.Pair, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_server, "WAITS", (0.0, 0.0))
+    teacher = TeacherServer(served.url, tokenizer=tiny_pair.tokenizer, n_kept=K)
+    served.refusals = [(429, {}), (503, {})]
+    assert len(teacher.top_tokens(examples)) == len(examples) and not served.refusals
+    served.refusals = [(500, {})] * 3
+    with pytest.raises(ServerError, match=r"refused \(500\): busy"):
+        teacher.top_tokens(examples)
+    monkeypatch.setenv(KEY_VARIABLE, "secret")
+    served.refusals = [(302, {"Location": "http://127.0.0.1:9/other"})]
+    with pytest.raises(ServerError, match=r"sends on to http://127\.0\.0\.1:9/other"):
+        teacher.top_tokens(examples)  # following it would hand the key to another machine
+    served.refusals = [(200, {"Content-Length": "100000", "Connection": "close"})]
+    with pytest.raises(ServerError, match="cannot be reached"):
+        TeacherServer(served.url, "served", tiny_pair.tokenizer, n_kept=K, seconds=0.5).top_tokens(examples)
+
+
+@pytest.mark.parametrize(
+    ("mangled", "says"),
+    [
+        (lambda row: {str(int(token) + 1): entry for token, entry in row.items()}, "other tokens than it was asked"),
+        (lambda row: {f"word{token}": entry for token, entry in row.items()}, "in a form that is not vLLM's"),
+        (lambda row: {token: entry["logprob"] for token, entry in row.items()}, "in a form that is not vLLM's"),
+        (lambda row: {token: {"logprob": 0.5} for token in row}, "no log-probabilities: 0.5"),
+    ],
+)
+def test_numbers_that_cannot_be_a_teachers_are_refused(
+    mangled: Any, says: str, served: Served, tiny_pair: speckd.Pair, examples: list[Example]
+) -> None:
+    served.mangled = mangled
+    with pytest.raises(ServerError, match=says):
+        TeacherServer(served.url, tokenizer=tiny_pair.tokenizer, n_kept=K).top_tokens(examples)
 
 
 def test_a_server_that_is_not_there_is_one_sentence() -> None:
