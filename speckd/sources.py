@@ -8,7 +8,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,15 +189,22 @@ def _adapter_base(config: Any, teacher_folder: Path) -> Path:
 
 
 def _check_adapter_depth(folder: Path, model: Model, name: str) -> None:
-    """An adapter for a shortened base loads without complaint onto the wrong layers of a longer one: count them."""
+    """An adapter for a shortened base loads without complaint onto the wrong layers of a longer one: compare them.
+
+    An adapter on some layers alone (``layers_to_transform``) has them in its file and in the model alike.
+    """
+    from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
+    def layers(names: Iterable[str]) -> set[str]:
+        return {found[1] for one in names if (found := re.search(r"\.((?:layers|h|blocks?)\.\d+)\.", one))}
+
     with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as tensors:
-        layers = {int(found[1]) for key in tensors.keys() if (found := re.search(r"\.layers\.(\d+)\.", key))}  # noqa: SIM118
-    depth = model.get_base_model().config.num_hidden_layers
-    if layers and max(layers) + 1 != depth:
+        came = layers(tensors.keys())
+    wanted = layers(get_peft_model_state_dict(model, save_embedding_layers=False))
+    if came != wanted:
         raise ValueError(
-            f"The adapter {label(name)!r} was made for {max(layers) + 1} layers, its base has {depth}. "
+            f"The adapter {label(name)!r} was made for {len(came)} layers, its base has {len(wanted)}. "
             "An adapter of a shortened student needs layer_replication in its adapter_config.json."
         )
 

@@ -97,6 +97,13 @@ def test_a_merged_student_is_the_same_model_without_an_adapter(tmp_path: Path) -
     torch.testing.assert_close(apart.student(ids).logits, merged.student(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_an_adapter_on_some_layers_alone_is_no_adapter_of_a_shortened_base(tmp_path: Path) -> None:
+    base = tiny.save_model(tmp_path / "base", layers=4)
+    adapter = tiny.save_adapter(tmp_path / "adapter", base, layers_to_transform=[1, 2])
+    pair = speckd.load_pair(str(base), str(adapter), device="cpu")
+    assert pair.student.get_base_model().config.num_hidden_layers == 4
+
+
 def test_an_adapter_of_a_shortened_base_is_not_put_onto_the_wrong_layers(tmp_path: Path) -> None:
     base = tiny.save_model(tmp_path / "base", layers=4)
     adapter = tiny.save_adapter(tmp_path / "adapter", base, layer_replication=[[0, 1], [3, 4]])
