@@ -423,6 +423,19 @@ def gate_named(name: str, **knobs: object) -> Gate:
     return gate(**knobs)
 
 
+def gate_of(given: object) -> Gate:
+    """A gate as it is, or the one that a text names.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(given, str):
+        return gate_from_text(given)
+    if not isinstance(given, Gate):
+        raise ValueError(f"gate is {given!r}: give one such as speckd.TopK(k=5), or its text, such as 'topk:k=5'.")
+    return given
+
+
 def gate_from_text(text: str) -> Gate:
     """The gate that a text names: its name, then ``:knob=value`` as often as needed, as in "topk:k=3:beta=0".
 

@@ -273,7 +273,7 @@ def check_halves(model: Any, what: str = "model") -> None:
             expected = model(input_ids=ids, use_cache=False).logits[0].float()  # (T, V)
             hidden = hidden_rows(model, ids, torch.ones_like(ids, dtype=torch.bool))
             came = head.logits(hidden.to(head.weight.device, head.weight.dtype)).to(expected.device)
-        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        except (RuntimeError, TypeError, AttributeError, NotImplementedError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise ValueError(f"The {what}, {_family(model)}, cannot be read as trunk and head ({reason}).") from error
     finally:

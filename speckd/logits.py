@@ -3,6 +3,7 @@
 Where the hidden states are at hand, ``gated_loss`` gives the same numbers without ever holding (N, V) logits.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from speckd.data import IGNORED
 from speckd.divergences import DIVERGENCES, divergence_named
 from speckd.draws import Stream, row_uniforms
-from speckd.gates import Gate
+from speckd.gates import Gate, gate_of
 from speckd.loss import GatedLoss, coin_seed
 
 
@@ -19,7 +20,7 @@ def gated_kd(
     student_logits: Tensor,
     teacher_logits: Tensor,
     labels: Tensor,
-    gate: Gate,
+    gate: Gate | str,
     divergence: str = "forward_kl",
     temperature: float = 1.0,
     *,
@@ -58,6 +59,11 @@ def gated_kd(
     Raises:
         ValueError: shapes, names or numbers that do not fit.
     """
+    given = {"student logits": student_logits, "teacher logits": teacher_logits, "labels": labels}
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} are a {type(value).__name__}: give a tensor, such as the output's .logits.")
+    gate = gate_of(gate)
     if student_logits.dim() != 3 or student_logits.shape[:2] != labels.shape:
         raise ValueError(
             f"student logits have shape {tuple(student_logits.shape)}, labels {tuple(labels.shape)}: give (B, T, V) "
@@ -68,7 +74,7 @@ def gated_kd(
             f"teacher logits have shape {tuple(teacher_logits.shape)}, the student's {tuple(student_logits.shape)}: "
             "run both models on the same batch."
         )
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature}: choose a number above 0.")
     if rejected not in ("weight", "sample"):
         raise ValueError(f"rejected is {rejected!r}: choose 'weight' or 'sample'.")
@@ -81,6 +87,10 @@ def gated_kd(
         sequences = rows.nonzero()[:, 0]
     if positions is None:
         positions = (rows.cumsum(-1) - 1)[rows]
+    if not len(sequences) == len(positions) == rows.sum():
+        raise ValueError(
+            f"{len(sequences)} sequences and {len(positions)} positions name {rows.sum()} response rows: one each."
+        )
     vocabulary = min(logits.shape[-1] for logits in all_logits)
     logprobs = [_logprobs(logits[rows], vocabulary, temperature) for logits in all_logits]  # (N, V) each
     student, teacher = logprobs[0], logprobs[1].detach()

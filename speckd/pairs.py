@@ -82,8 +82,10 @@ class Pair:
             student: a causal language model or PeftModel.
             tokenizer: of both.
         Raises:
-            ValueError: the two do not share the tokenizer's vocabulary.
+            ValueError: the two do not share the tokenizer's vocabulary, or one is no causal language model.
         """
+        if not hasattr(tokenizer, "get_added_vocab"):
+            raise ValueError(f"tokenizer is a {type(tokenizer).__name__}: give the tokenizer of both models.")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         size = shared_vocabulary(teacher, student, tokenizer)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from speckd.divergences import divergence_of_jsd_beta
-from speckd.gates import Gate
+from speckd.gates import Gate, gate_of
 from speckd.heads import Head
 from speckd.logits import gated_kd
 from speckd.loss import GatedLoss, gated_loss
@@ -30,7 +30,7 @@ _LOSS_OF_DISTILLATION = "_chunked_divergence_loss"
 _SEQUENCES_A_CALL = 2**16  # names for the sequences of one forward pass, so that no two of a step share a coin
 
 
-def gate(trainer: Any, gate: Gate, *, temperature: float | None = None) -> Any:
+def gate(trainer: Any, gate: Gate | str, *, temperature: float | None = None) -> Any:
     """Put a gate into one TRL trainer; a second call replaces the gate.
 
     Its log then carries, beside TRL's own figures, means over the response tokens since the last row: ``divergence``
@@ -40,7 +40,7 @@ def gate(trainer: Any, gate: Gate, *, temperature: float | None = None) -> Any:
 
     Args:
         trainer: a DistillationTrainer or GKDTrainer, before ``train()``.
-        gate: such as ``speckd.TopK(k=5, beta=0.01)``.
+        gate: such as ``speckd.TopK(k=5, beta=0.01)``, or its text.
         temperature: tau of gate and divergence; the trainer's own if None. GKDTrainer's own never reaches its loss,
             which is taken at 1, so there it must be asked for.
     Returns:
@@ -48,6 +48,7 @@ def gate(trainer: Any, gate: Gate, *, temperature: float | None = None) -> Any:
     Raises:
         ValueError: it is another trainer, or the gate needs a third model.
     """
+    gate = gate_of(gate)
     if gate.needs_reference:
         raise ValueError(
             f"the gate {gate.name!r} needs a reference model, which TRL has no place for: use SpecKDTrainer."

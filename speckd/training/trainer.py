@@ -36,7 +36,7 @@ from speckd.data import (
 from speckd.evaluation import Scores, rouge_of_answers
 from speckd.fused.buffers import Buffers, lend
 from speckd.gated_student import FACTS, GatedStudent, check_packing
-from speckd.gates import Gate, gate_from_text
+from speckd.gates import Gate, gate_of
 from speckd.pairs import Pair, is_elsewhere, settle
 from speckd.routers import is_mixture
 from speckd.training import card, defaults, sharded
@@ -100,7 +100,7 @@ class SpecKDTrainer(Trainer):
         teacher_model: Any = None,
         processing_class: Any = None,
         peft_config: Any = None,
-        gate: Gate | None = None,
+        gate: Gate | str | None = None,
         reference: nn.Module | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
@@ -116,7 +116,7 @@ class SpecKDTrainer(Trainer):
         if train_dataset is None:
             raise ValueError("there is nothing to train on: give train_dataset.")
         self.pair = pair
-        self.gate = gate or gate_from_text(args.gate)
+        self.gate = gate_of(args.gate if gate is None else gate)
         if self.gate.needs_reference and reference is None:
             raise ValueError(f"the gate {self.gate.name!r} needs a reference model: give reference=...")
         check_trainable(pair)

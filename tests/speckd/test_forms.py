@@ -208,7 +208,7 @@ def test_packed_files_splits_and_folders_of_files_are_read(tmp_path: Path) -> No
         (tmp_path / name).write_bytes(content)
         assert [e.response for e in read_examples(tmp_path / name, TOKENIZER).examples] == ["Because."], name
     assert len(read_examples(tmp_path / "d.json", TOKENIZER, split="test")) == 2
-    assert [e.number for e in read_examples(tmp_path, TOKENIZER).examples] == [1, 2, 3, 4, 5, 6]
+    assert [e.number for e in read_examples(tmp_path, TOKENIZER).examples] == [1, 2, 3, 4, 5, 7]  # a CSV counts lines
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "train-00000-of-00002.jsonl").write_text(line + line)
     (tmp_path / "sub" / "test-00000-of-00001.jsonl").write_text(line)

@@ -92,6 +92,14 @@ def test_a_family_not_yet_written_is_caught_at_load(tmp_path: Path, monkeypatch:
         speckd.load_pair(folder, str(tmp_path / "other"), device="cpu")
 
 
+def test_a_model_that_wants_more_than_one_text_is_refused_by_name() -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    with pytest.raises(ValueError, match="The student, T5ForConditionalGeneration, cannot be read as trunk and head"):
+        check_halves(T5ForConditionalGeneration(T5Config(**sizes)), "student")
+
+
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
 def test_an_adapter_in_the_models_input_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model

@@ -158,3 +158,21 @@ def test_trl_beta_of_0_and_1_means_the_two_kls(beta: float, expected: tuple) -> 
     assert divergence_of_jsd_beta(beta) == expected
     with pytest.raises(ValueError, match="jsd_beta"):
         divergence_of_jsd_beta(1.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"gate": "nonsense"}, "is not a gate here"),
+        ({"gate": speckd.TopK}, "give one such as speckd.TopK"),
+        ({"student_logits": {"logits": 1}}, "student logits are a dict"),
+        ({"labels": [[1, 2]]}, "labels are a list"),
+        ({"temperature": float("inf")}, "choose a number above 0"),
+        ({"sequences": torch.arange(3)}, "3 sequences and 8 positions name 8 response rows"),
+    ],
+)
+def test_what_is_no_logits_gate_or_name_is_one_sentence(changes: dict, says: str) -> None:
+    logits = torch.randn(2, 5, 7)
+    given = {"student_logits": logits, "teacher_logits": logits, "labels": torch.ones(2, 5).long()}
+    with pytest.raises(ValueError, match=says):
+        speckd.gated_kd(**{**given, "gate": speckd.TopK(k=2), **changes})

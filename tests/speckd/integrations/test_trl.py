@@ -170,3 +170,5 @@ def test_a_trainer_that_is_not_known_is_refused_with_the_way_out() -> None:
 def test_a_gate_that_needs_a_third_model_is_refused() -> None:
     with pytest.raises(ValueError, match="reference"):
         gate(object(), speckd.AdaSPEC())
+    with pytest.raises(ValueError, match="give one such as speckd"):
+        gate(object(), speckd.TopK)  # type: ignore[arg-type]
