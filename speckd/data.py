@@ -242,9 +242,9 @@ def _note(examples: Sequence[Example], tokenizer: Any, turns: Turns) -> str:
     if several := sum(n_turns > 1 for n_turns in answered):
         trained = "all turns of the assistant are trained" if turns == "all" else "only the assistant's last turn is"
         notes.append(f"{several:,} conversations of several answers: {trained}")
-    turns = [message for example in examples for message in example.messages]
+    given = [message for example in examples for message in example.messages]
     for what, words in (("system", "system texts"), ("tool", "results of tools"), ("tool_calls", "calls of tools")):
-        if any(message["role"] == what or message.get(what) for message in turns) and leaves_out(tokenizer, what):
+        if any(message["role"] == what or message.get(what) for message in given) and leaves_out(tokenizer, what):
             notes.append(f"the chat template leaves {words} out")
     if tokenizer.chat_template is None and any(len(example.messages) > 1 for example in examples):
         notes.append("no chat template: turns stand behind one another")

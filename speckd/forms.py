@@ -30,8 +30,10 @@ FORMS = (
     '"output"'
 )
 OWN_NAMES = ("prompt", "messages", "conversations", "conversation", "instruction")  # that tell a row's form
-_BESIDE = ("response", "completion", "input", "context", "output", "system", "history", "tools")
-_BESIDE += ("chat_template_kwargs", "finished", "response_ids")
+_BESIDE = (
+    *("response", "completion", "input", "context", "output", "system", "history"),
+    *("tools", "chat_template_kwargs", "finished", "response_ids"),
+)
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "function_call"), "assistant"),

@@ -24,7 +24,7 @@ def register(commands: Any) -> None:
         help="train a student with the gate",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train a student by token-gated distillation, and write the student, its log and its report.\n\n"
-        "DATA is a file (JSONL, JSON, CSV, Parquet) or the id of a data set on the Hub. A row is\n"
+        "DATA is a file (JSONL, JSON, CSV, Parquet), a folder of them, or the id of a data set on the Hub. A row is\n"
         '{"prompt": ..., "response": ...}, {"messages": [...]}, ShareGPT\'s or Alpaca\'s; prompts alone where the\n'
         "teacher or the student writes the responses.",
         epilog="examples:\n"

@@ -49,7 +49,7 @@ class DistillSettings:
 
     Attributes:
         data: prompts with responses, or prompts alone where a model writes the responses: a file (JSONL, JSON, CSV,
-            Parquet) or a data set's id on the Hub, in the forms of ``forms.py``.
+            Parquet), a folder of them, or a data set's id on the Hub, in the forms of ``forms.py``.
         output: the run's folder.
         gates: one or several, as ``gate_from_text`` reads them; several race from the same start.
     Every other field has its line beside it, which is also what ``python -m speckd distill --help`` says.
