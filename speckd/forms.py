@@ -202,7 +202,15 @@ def _conversation(row: Mapping[str, Any]) -> Messages:
     for name in ("messages", "conversations", "conversation"):
         turns = _decoded(row.get(name)) if row.get(name) is not None else None
         if turns is not None or isinstance(row.get(name), str):
-            return _with_response(_messages(turns, name), row)
+            messages = _messages(turns, name)
+            found = _with_response(messages, row)
+            if messages[-1]["role"] == "assistant" and len(found) > len(messages):
+                if found[-1].get("content") != messages[-1].get("content"):
+                    raise ValueError(
+                        f'"{name}" ends with an answer, and beside it stands another: leave one of them out'
+                    )
+                return messages
+            return found
     if row.get("instruction") is not None and (row.get("output") is not None or row.get("prompt") is None):
         text = _text(row["instruction"], "instruction")
         name = "input" if row.get("input") is not None else "context"
