@@ -4,7 +4,7 @@ Where the hidden states are at hand, ``gated_loss`` gives the same numbers witho
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -59,25 +59,8 @@ def gated_kd(
     Raises:
         ValueError: shapes, names or numbers that do not fit.
     """
-    given = {"student logits": student_logits, "teacher logits": teacher_logits, "labels": labels}
-    for name, value in given.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name} are a {type(value).__name__}: give a tensor, such as the output's .logits.")
     gate = gate_of(gate)
-    if student_logits.dim() != 3 or student_logits.shape[:2] != labels.shape:
-        raise ValueError(
-            f"student logits have shape {tuple(student_logits.shape)}, labels {tuple(labels.shape)}: give (B, T, V) "
-            "logits with the (B, T) labels of the same batch."
-        )
-    if teacher_logits.shape[:2] != student_logits.shape[:2]:
-        raise ValueError(
-            f"teacher logits have shape {tuple(teacher_logits.shape)}, the student's {tuple(student_logits.shape)}: "
-            "run both models on the same batch."
-        )
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}: choose a number above 0.")
-    if rejected not in ("weight", "sample"):
-        raise ValueError(f"rejected is {rejected!r}: choose 'weight' or 'sample'.")
+    _check(student_logits, teacher_logits, labels, temperature, rejected)
     measure = _measure(divergence, mixture)
     all_logits = [student_logits, teacher_logits, *([] if reference_logits is None else [reference_logits])]
     if not shifted:
@@ -110,6 +93,32 @@ def gated_kd(
     divisor = _divisor(n_tokens, len(accepted), student)
     tar = accepted.float().mean().item() if len(accepted) else float("nan")
     return GatedLoss((weights * kept).sum() / divisor, distance.detach(), accepted, weights, tar)
+
+
+def _check(student_logits: Any, teacher_logits: Any, labels: Any, temperature: float, rejected: str) -> None:
+    """Refuse what does not fit together.
+
+    Raises:
+        ValueError: with what was expected and what came.
+    """
+    given = {"student logits": student_logits, "teacher logits": teacher_logits, "labels": labels}
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} are a {type(value).__name__}: give a tensor, such as the output's .logits.")
+    if student_logits.dim() != 3 or student_logits.shape[:2] != labels.shape:
+        raise ValueError(
+            f"student logits have shape {tuple(student_logits.shape)}, labels {tuple(labels.shape)}: give (B, T, V) "
+            "logits with the (B, T) labels of the same batch."
+        )
+    if teacher_logits.shape[:2] != student_logits.shape[:2]:
+        raise ValueError(
+            f"teacher logits have shape {tuple(teacher_logits.shape)}, the student's {tuple(student_logits.shape)}: "
+            "run both models on the same batch."
+        )
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}: choose a number above 0.")
+    if rejected not in ("weight", "sample"):
+        raise ValueError(f"rejected is {rejected!r}: choose 'weight' or 'sample'.")
 
 
 def _logprobs(logits: Tensor, vocabulary: int, temperature: float) -> Tensor:

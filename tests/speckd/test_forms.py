@@ -151,7 +151,7 @@ def test_tools_and_reasoning_stay() -> None:
         ({"conversations": [{"from": "nobody", "value": "x"}]}, "from 'nobody'"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}, ASSISTANT]}, "only text is read"),
         ({"messages": [ASSISTANT]}, "no prompt before the response"),
-        ({"messages": [USER, ASSISTANT], "response": "No."}, "ends with an answer, and beside it is another"),
+        ({"messages": [USER, ASSISTANT], "response": "No."}, "ends with an answer, and beside it stands another"),
         ({"question": "Why?", "answer": "x"}, "its names are question, answer"),
         ({**PLAIN, "tools": "{nope"}, '"tools" is no JSON list'),
         ({**PLAIN, "chat_template_kwargs": [1]}, '"chat_template_kwargs" is no JSON object'),

@@ -99,7 +99,7 @@ def test_a_merged_student_is_the_same_model_without_an_adapter(tmp_path: Path) -
 
 def test_an_adapter_on_some_layers_alone_is_no_adapter_of_a_shortened_base(tmp_path: Path) -> None:
     base = tiny.save_model(tmp_path / "base", layers=4)
-    adapter = tiny.save_adapter(tmp_path / "adapter", base, layers_to_transform=[1, 2])
+    adapter = tiny.save_adapter(tmp_path / "adapter", base, layers_to_transform=[1, 2], target_modules=["q_proj"])
     pair = speckd.load_pair(str(base), str(adapter), device="cpu")
     assert pair.student.get_base_model().config.num_hidden_layers == 4
 
