@@ -235,7 +235,8 @@ _JOINERS = "\u200c\u200d"  # write the letters of one word together or apart (Pe
 
 def _words(text: str) -> list[str]:
     """The words of a text in lower case. Vowel signs and accents belong to their letter."""
-    words, word, after_alone = [], "", False
+    words: list[str] = []
+    word, after_alone = "", False
     for letter in unicodedata.normalize("NFC", text.lower()):
         if letter in _JOINERS:
             continue

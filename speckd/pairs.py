@@ -341,12 +341,13 @@ def shared_vocabulary(teacher: Model, student: Model, tokenizer: Any) -> int:
 
 def _rows_of_head(model: Model, what: str) -> int:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if not isinstance(getattr(head, "weight", None), torch.Tensor):
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, torch.Tensor):
         raise ValueError(
             f"The {what} is a {type(model).__name__}, which has no head over a vocabulary: give a causal language "
             "model as AutoModelForCausalLM loads it, unwrapped."
         )
-    return head.weight.shape[0]
+    return weight.shape[0]
 
 
 def left_out(tokenizer: Any, vocabulary_size: int) -> dict[int, str]:

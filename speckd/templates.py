@@ -54,7 +54,7 @@ def leaves_out(tokenizer: Any, what: str) -> bool:
     asked, answer = {"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}
     call = {"id": "callnumb1", "type": "function", "function": {"name": MARKER, "arguments": {}}}
     calling = {"role": "assistant", "content": "", "tool_calls": [call]}
-    turns = {
+    turns: dict[str, list[Message]] = {
         "system": [{"role": "system", "content": MARKER}, asked, answer],
         "tool": [asked, answer, {"role": "tool", "content": MARKER, "tool_call_id": "callnumb1"}, answer],
         "tool_calls": [asked, calling],
