@@ -54,13 +54,13 @@ def leaves_out(tokenizer: Any, what: str) -> bool:
     asked, answer = {"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}
     call = {"id": "callnumb1", "type": "function", "function": {"name": MARKER, "arguments": {}}}
     calling = {"role": "assistant", "content": "", "tool_calls": [call]}
-    turns: dict[str, list[Message]] = {
+    conversations: dict[str, Sequence[Message]] = {
         "system": [{"role": "system", "content": MARKER}, asked, answer],
         "tool": [asked, answer, {"role": "tool", "content": MARKER, "tool_call_id": "callnumb1"}, answer],
         "tool_calls": [asked, calling],
-    }[what]
+    }
     try:
-        return MARKER not in render(tokenizer, turns, None, None)
+        return MARKER not in render(tokenizer, conversations[what], None, None)
     except ValueError:
         return False
 
