@@ -269,8 +269,13 @@ class TeacherFile:
                     raise TeacherFileError(
                         f"{self.path} is no teacher's file of this version: make one with python -m speckd teach."
                     )
+                whole = start + max(entry["data_offsets"][1] for entry in header.values())
+                if self.path.stat().st_size != whole:
+                    raise TeacherFileError(f"{self.path} is cut off or damaged: its length differs. Fetch it again.")
                 if verify and hashlib.file_digest(_After(file), "sha256").hexdigest() != facts["sha256"]:
                     raise TeacherFileError(f"{self.path} is damaged: its checksum differs. Fetch or make it again.")
+        except IsADirectoryError:
+            raise TeacherFileError(f"{self.path} is a folder: name the file in it.") from None
         except FileNotFoundError:
             raise TeacherFileError(
                 f"There is no file {str(self.path)!r}: make it with python -m speckd teach."

@@ -140,6 +140,11 @@ def test_what_is_damaged_foreign_or_absent_is_refused(
     path.write_bytes(raw)
     with pytest.raises(TeacherFileError, match="checksum differs"):
         TeacherFile(path)
+    path.write_bytes(raw[:-100])
+    with pytest.raises(TeacherFileError, match="its length differs"):
+        TeacherFile(path, verify=False)  # told at once, and not in the middle of a run
+    with pytest.raises(TeacherFileError, match="is a folder"):
+        TeacherFile(tmp_path)
     path.write_bytes(b"not a file of ours at all")
     with pytest.raises(TeacherFileError, match="no teacher's file"):
         TeacherFile(path)
