@@ -11,7 +11,7 @@ from speckd.divergences import divergence_of_jsd_beta
 from speckd.fused.gated_sum import Measure
 from speckd.gates import DEFAULT_K, Gate, gate_from_text
 from speckd.training import defaults
-from speckd.training.best import check_figure
+from speckd.training.best import SMALLER_IS_BETTER, check_figure
 from speckd.training.products import PRODUCTS
 
 
@@ -156,6 +156,19 @@ class SpecKDConfig(TrainingArguments):
             raise ValueError(
                 f"train_sampling_strategy is {strategy!r}: the order is shuffled by seed and epoch, so that a resumed "
                 "run sees the same. Say group_by_length, or leave it out."
+            )
+        if self.deepspeed is not None:
+            raise ValueError(
+                "deepspeed is not offered, since it hides the student's head: shard by FSDP2 (accelerate launch), or "
+                "gate one of TRL's trainers (speckd.integrations.trl.gate)."
+            )
+        scheduler = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        if self.metric_for_best_model is None and scheduler == "reduce_lr_on_plateau":
+            self.metric_for_best_model, self.greater_is_better = "divergence", False  # the Trainer would say "loss"
+        metric = self.metric_for_best_model
+        if metric is not None and metric.removeprefix("eval_") not in SMALLER_IS_BETTER:
+            raise ValueError(
+                f"metric_for_best_model is {metric!r}, and evaluations tell {', '.join(SMALLER_IS_BETTER)}: choose one."
             )
         if self.load_best_model_at_end:
             raise ValueError("load_best_model_at_end is not offered: say keep_best='divergence'.")

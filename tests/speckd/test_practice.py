@@ -212,11 +212,18 @@ def test_events_of_a_logger_stay_when_checkpoints_go(tmp_path: Path) -> None:
         {"remove_unused_columns": True},
         {"use_liger_kernel": True},
         {"train_sampling_strategy": "sequential"},
+        {"deepspeed": {"zero_optimization": {"stage": 2}}},
+        {"metric_for_best_model": "eval_loss"},
     ],
 )
 def test_settings_of_transformers_that_mean_nothing_here_are_refused_by_name(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(setting))} is "):
         SpecKDConfig(**setting)
+
+
+def test_a_schedule_that_waits_for_a_figure_watches_the_divergence(tmp_path: Path) -> None:
+    args = SpecKDConfig(output_dir=str(tmp_path), lr_scheduler_type="reduce_lr_on_plateau", use_cpu=True)
+    assert (args.metric_for_best_model, args.greater_is_better) == ("divergence", False)
 
 
 def test_predict_and_several_eval_sets_are_answered_in_one_sentence(folders: tuple[str, str], tmp_path: Path) -> None:
