@@ -13,6 +13,7 @@ from speckd.gates import DEFAULT_K, Gate, gate_from_text
 from speckd.training import defaults
 from speckd.training.best import SMALLER_IS_BETTER, check_figure
 from speckd.training.products import PRODUCTS
+from speckd.training.sharded import NO_DEEPSPEED
 
 
 @dataclass
@@ -158,10 +159,7 @@ class SpecKDConfig(TrainingArguments):
                 "run sees the same. Say group_by_length, or leave it out."
             )
         if self.deepspeed is not None:
-            raise ValueError(
-                "deepspeed is not offered, since it hides the student's head: shard by FSDP2 (accelerate launch), or "
-                "gate one of TRL's trainers (speckd.integrations.trl.gate)."
-            )
+            raise ValueError(NO_DEEPSPEED)  # before transformers looks for a library that may not be here
         scheduler = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
         if self.metric_for_best_model is None and scheduler == "reduce_lr_on_plateau":
             self.metric_for_best_model, self.greater_is_better = "divergence", False  # the Trainer would say "loss"

@@ -10,6 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+NO_DEEPSPEED = (
+    "DeepSpeed is not offered by SpecKDTrainer: shard by FSDP2, or put the gate into TRL's trainer, which runs under "
+    "DeepSpeed (speckd.integrations.trl)."
+)
 _ON = ("1", "true", "yes", "on", "y", "t")
 
 
@@ -28,10 +32,7 @@ def check(asked: dict[str, Any], args: Any = None) -> None:
         ValueError: one sentence with the name of the setting, or of a way of sharding that is not offered.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in _ON or getattr(args, "deepspeed", None):
-        raise ValueError(
-            "DeepSpeed is not offered by SpecKDTrainer: shard by FSDP2, or put the gate into TRL's trainer, which runs "
-            "under DeepSpeed (speckd.integrations.trl)."
-        )
+        raise ValueError(NO_DEEPSPEED)
     if not is_asked_for(args):
         return
     version = _version(args)
