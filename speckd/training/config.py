@@ -158,6 +158,9 @@ class SpecKDConfig(TrainingArguments):
                 f"train_sampling_strategy is {strategy!r}: the order is shuffled by seed and epoch, so that a resumed "
                 "run sees the same. Say group_by_length, or leave it out."
             )
+        for name in ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: choose a whole number, 1 or more.")
         if self.deepspeed is not None:
             raise ValueError(NO_DEEPSPEED)  # before transformers looks for a library that may not be here
         scheduler = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))

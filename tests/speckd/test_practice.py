@@ -214,6 +214,8 @@ def test_events_of_a_logger_stay_when_checkpoints_go(tmp_path: Path) -> None:
         {"train_sampling_strategy": "sequential"},
         {"deepspeed": {"zero_optimization": {"stage": 2}}},
         {"metric_for_best_model": "eval_loss"},
+        {"gradient_accumulation_steps": 0},
+        {"per_device_train_batch_size": 0},
     ],
 )
 def test_settings_of_transformers_that_mean_nothing_here_are_refused_by_name(setting: dict[str, Any]) -> None:
@@ -222,7 +224,8 @@ def test_settings_of_transformers_that_mean_nothing_here_are_refused_by_name(set
 
 
 def test_a_schedule_that_waits_for_a_figure_watches_the_divergence(tmp_path: Path) -> None:
-    args = SpecKDConfig(output_dir=str(tmp_path), lr_scheduler_type="reduce_lr_on_plateau", use_cpu=True)
+    evaluated = {"eval_strategy": "steps", "eval_steps": 1}
+    args = SpecKDConfig(output_dir=str(tmp_path), lr_scheduler_type="reduce_lr_on_plateau", use_cpu=True, **evaluated)
     assert (args.metric_for_best_model, args.greater_is_better) == ("divergence", False)
 
 
