@@ -34,6 +34,7 @@ from speckd.data import (
     collate,
 )
 from speckd.evaluation import Scores, rouge_of_answers
+from speckd.forms import OWN_NAMES
 from speckd.fused.buffers import Buffers, lend
 from speckd.gated_student import FACTS, GatedStudent, check_packing
 from speckd.gates import Gate, gate_of
@@ -132,7 +133,8 @@ class SpecKDTrainer(Trainer):
             self._check_packing(reference)
         if args.disable_dropout:
             disable_dropout(pair.student)
-        if isinstance(eval_dataset, dict) and not hasattr(eval_dataset, "num_rows"):  # of a DatasetDict one is chosen
+        is_several = isinstance(eval_dataset, dict) and not hasattr(eval_dataset, "num_rows")  # a DatasetDict has that
+        if is_several and not any(name in eval_dataset for name in OWN_NAMES):
             raise ValueError(
                 "eval_dataset is a dict of data sets: give one, and score the others with trainer.evaluate(other)."
             )
