@@ -108,6 +108,8 @@ class SpecKDTrainer(Trainer):
     ) -> None:
         # Long: the Trainer wants everything at once.
         args = args if args is not None else SpecKDConfig()
+        if not isinstance(args, SpecKDConfig):
+            raise ValueError(f"args is a {type(args).__name__}: give a SpecKDConfig, which takes the same settings.")
         needs_whole = {name: getattr(args, name) for name in ("student_share", "eval_rouge", "keep_best")}
         sharded.check(needs_whole, args)
         if pair is None:

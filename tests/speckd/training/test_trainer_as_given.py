@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 import speckd
 from speckd.data import Example, read_examples
@@ -93,6 +93,8 @@ def test_a_student_by_name_without_an_adapter_trains_in_full(folders: Any, tmp_p
 def test_what_is_missing_is_one_sentence(given: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
         SpecKDTrainer(args=SpecKDConfig(output_dir=str(tmp_path), **SETTINGS), train_dataset=ROWS, **given)
+    with pytest.raises(ValueError, match="args is a TrainingArguments: give a SpecKDConfig"):
+        SpecKDTrainer(args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True), train_dataset=ROWS, **given)
 
 
 def test_jsd_beta_of_0_and_1_are_the_two_kls(folders: Any, tmp_path: Path) -> None:
