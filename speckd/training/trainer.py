@@ -135,8 +135,8 @@ class SpecKDTrainer(Trainer):
             self._check_packing(reference)
         if args.disable_dropout:
             disable_dropout(pair.student)
-        is_several = isinstance(eval_dataset, dict) and not hasattr(eval_dataset, "num_rows")  # a DatasetDict has that
-        if is_several and not any(name in eval_dataset for name in OWN_NAMES):
+        is_dict = isinstance(eval_dataset, dict) and not hasattr(eval_dataset, "num_rows")  # a DatasetDict has that
+        if is_dict and not {*OWN_NAMES} & {*(eval_dataset or ())}:
             raise ValueError(
                 "eval_dataset is a dict of data sets: give one, and score the others with trainer.evaluate(other)."
             )
