@@ -70,7 +70,7 @@ FIGURES: dict[str, dict[str, str]] = {
     "divergence": {"label": "ungated divergence, nats", "kind": "nats"},
     "tar": {"label": "accepted by its own gate", "kind": "share"},
     "masked_share": {"label": "masked away", "kind": "share"},
-    "tokens_per_second": {"label": "tokens a second", "kind": "ratio"},
+    "tokens_per_second": {"label": "tokens a second", "kind": "score"},
     "learning_rate": {"label": "learning rate", "kind": "ratio"},
     "loss": {"label": "gated loss, nats (not comparable)", "kind": "nats"},
 }
@@ -188,13 +188,13 @@ STUDY_FIGURES: dict[str, dict[str, str]] = {
     },
     "block_efficiency_greedy": {
         "label": "block efficiency, greedy",
-        "kind": "ratio",
+        "kind": "score",
         "better": "higher",
         "says": "tokens a round as a draft of four tokens, on the teacher's greedy text",
     },
     "grad_norm_spread": {
         "label": "spread of the gradient norm",
-        "kind": "ratio",
+        "kind": "score",
         "better": "lower",
         "says": "standard deviation over mean, after the first five steps",
     },

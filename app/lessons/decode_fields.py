@@ -2,7 +2,7 @@
 
 from app.lessons.decode_facts import DecodingFacts, decoding_facts
 from app.lessons.scene import Scene, a_field
-from app.lessons.values import Unmet, Value, count, number, ratio, share, token
+from app.lessons.values import Unmet, Value, count, measured, number, share, token
 
 
 def _facts(s: Scene, of: str | None) -> DecodingFacts:
@@ -27,7 +27,7 @@ def written(s: Scene, of: str | None = None) -> Value:
 @a_field
 def per_pass(s: Scene, of: str | None = None) -> Value:
     """Block efficiency: tokens a pass of the teacher."""
-    return ratio(_facts(s, of).figure("block_efficiency"))
+    return measured(_facts(s, of).figure("block_efficiency"))
 
 
 @a_field
@@ -74,7 +74,7 @@ def best(s: Scene, of: str | None = None) -> Value:
 @a_field
 def step_cost(s: Scene, of: str | None = None) -> Value:
     """c: a step of the draft, in tokens of the teacher."""
-    return ratio(_facts(s, of).costs("draft"))
+    return measured(_facts(s, of).costs("draft"))
 
 
 @a_field

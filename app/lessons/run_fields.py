@@ -4,12 +4,12 @@ from typing import Any
 
 from app.lessons.run_facts import RunFacts, run_facts, seed_facts
 from app.lessons.scene import Scene, a_field
-from app.lessons.values import Value, count, nats, number, ratio, share, word
+from app.lessons.values import Value, count, measured, nats, number, share, word
 
 
 def _quantity(quantity: str, value: float) -> Value:
     if quantity == "grad_norm":
-        return ratio(value)
+        return measured(value)
     return share(value) if _is_share(quantity) else nats(value)
 
 

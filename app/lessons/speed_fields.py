@@ -4,7 +4,7 @@ from typing import Any
 
 from app.lessons.scene import Scene, a_field
 from app.lessons.trace_fields import facts_of
-from app.lessons.values import Value, number, ratio, share
+from app.lessons.values import Value, measured, number, share
 
 
 def block_efficiency(a: float, draft: int) -> float:
@@ -28,7 +28,7 @@ def acceptance(s: Scene, text: str | None = None) -> Value:
 
 @a_field
 def block(s: Scene, a: Any = None, draft: Any = None, text: str | None = None) -> Value:
-    return ratio(block_efficiency(_acceptance(s, a, text), int(draft or s.settings["draft"])))
+    return measured(block_efficiency(_acceptance(s, a, text), int(draft or s.settings["draft"])))
 
 
 @a_field
@@ -43,4 +43,4 @@ def speedup(s: Scene, a: Any = None, draft: Any = None, text: str | None = None)
 def block_gain(s: Scene, since: float, until: float, draft: Any = None) -> Value:
     """How many more tokens a round when the chance rises."""
     g = int(draft or s.settings["draft"])
-    return ratio(block_efficiency(until, g) - block_efficiency(since, g))
+    return measured(block_efficiency(until, g) - block_efficiency(since, g))

@@ -7,7 +7,7 @@ lesson is filled, from the cells that the Map shows.
 from typing import Any
 
 from app.lessons.scene import Scene, a_field
-from app.lessons.values import Unmet, Value, count, nats, number, ratio, share, word
+from app.lessons.values import Unmet, Value, count, measured, nats, number, share, word
 from app.study import Study, study
 from speckd.runs.statistics import FEWEST, HIGHER_IS_BETTER, LEVEL
 from speckd.words import STUDY_FIGURES
@@ -42,7 +42,7 @@ def _amount(figure: str, value: float, change: bool) -> Value:
         return number(value, "points", signed=True, unit=True) if change else share(value)
     if kind == "nats":
         return nats(value, signed=change)
-    return number(value, "ratio", signed=True) if change else ratio(value)
+    return number(value, "score", signed=True) if change else measured(value)
 
 
 @a_field

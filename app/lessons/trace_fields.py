@@ -6,7 +6,7 @@ from typing import Any
 
 from app.lessons.facts import TraceFacts, trace_facts
 from app.lessons.scene import Scene, a_field
-from app.lessons.values import Value, count, nats, number, ordinal, ratio, share, word
+from app.lessons.values import Value, count, measured, nats, number, ordinal, ratio, share, word
 from app.lessons.values import token as token_
 
 # --- the step's own settings --------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def _column(s: Scene, of: str) -> list[float]:
 
 
 def _in_unit(value: float, s: Scene) -> Value:
-    return ratio(value) if s.knobs["divergence"] == "tvd" else nats(value)
+    return measured(value) if s.knobs["divergence"] == "tvd" else nats(value)
 
 
 # --- one token ----------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def entropy(s: Scene, at: Any = None, of: str = "teacher") -> Value:
 @a_field
 def as_many(s: Scene, at: Any = None, of: str = "teacher") -> Value:
     """e to the entropy: how many equally likely tokens would be as unsure."""
-    return ratio(math.exp(s.text.columns[f"{of}_entropy"][s.place(at)]))
+    return measured(math.exp(s.text.columns[f"{of}_entropy"][s.place(at)]))
 
 
 @a_field
@@ -267,7 +267,7 @@ def share_(s: Scene, at: Any = None) -> Value:
 
 @a_field
 def tvd(s: Scene, at: Any = None) -> Value:
-    return ratio(s.text.divergence("tvd")[s.place(at)])
+    return measured(s.text.divergence("tvd")[s.place(at)])
 
 
 @a_field
@@ -308,12 +308,12 @@ def drawn(s: Scene, at: Any = None, draw: int = 1) -> Value:
 
 @a_field
 def bar(s: Scene, at: Any = None, draw: int = 1) -> Value:
-    return ratio(s.text.columns["draws"]["acceptance"][s.place(at)][draw - 1])
+    return measured(s.text.columns["draws"]["acceptance"][s.place(at)][draw - 1])
 
 
 @a_field
 def coin(s: Scene, at: Any = None, draw: int = 1) -> Value:
-    return ratio(s.text.columns["draws"]["coin"][s.place(at)][draw - 1])
+    return measured(s.text.columns["draws"]["coin"][s.place(at)][draw - 1])
 
 
 @a_field
@@ -343,14 +343,14 @@ def jaccard(s: Scene, selector: str) -> Value:
     gate, other = s.text.accepted(s.knobs), s.text.kept(selector, s.knobs)
     both = sum(a and b for a, b in zip(gate, other, strict=True))
     either = sum(a or b for a, b in zip(gate, other, strict=True))
-    return ratio(both / either if either else 1.0)
+    return measured(both / either if either else 1.0)
 
 
 @a_field
 def chance_jaccard(s: Scene) -> Value:
     """What two random choices of the gate's budget agree to, about: m / (2n - m)."""
     m = s.text.budget(s.knobs)
-    return ratio(m / (2 * s.text.n - m))
+    return measured(m / (2 * s.text.n - m))
 
 
 @a_field

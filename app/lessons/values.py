@@ -14,6 +14,7 @@ KINDS: dict[str, tuple[str, float, float]] = {  # (meaning, absolute, relative)
     "points": ("a difference of two shares, in percentage points", 0.01, 0.0),
     "nats": ("natural units of information", 0.0, 0.02),
     "ratio": ("a number without a unit", 0.0, 0.02),
+    "score": ("a measured number without a unit: zeros kept", 0.0, 0.02),
     "times": ("a factor", 0.0, 0.02),
     "count": ("a whole number of things", 0.5, 0.0),
     "ordinal": ("a place in an order", 0.5, 0.0),
@@ -62,6 +63,10 @@ def nats(value: float, **more: Any) -> Value:
 
 def ratio(value: float) -> Value:
     return number(value, "ratio")
+
+
+def measured(value: float) -> Value:
+    return number(value, "score")
 
 
 def count(value: int) -> Value:

@@ -31,7 +31,7 @@ PAGES = {
     "distiller": ("controls", "bet", "saying", "side", "answers", "keep", "live", "page"),
     "decoder": ("settings", "keep", "papers", "page"),
     "mapper": ("words", "cells", "grid", "chart", "opened", "pictures", "keep", "page"),
-    "learner": ("progress", "text", "exercise", "stage", "own", "list", "page"),
+    "learner": ("progress", "text", "exercise", "pointing", "stage", "own", "list", "page"),
 }
 SCRIPTS = (
     *(f"parts/{name}.js" for name in PARTS),

@@ -139,7 +139,7 @@ class DecodeCard {
     }
     if (!config.do_sample) return lists + " " + tr("Greedy: it passes where it is the teacher’s first choice.");
     if (one.coin === null) return lists;
-    const coin = SpecKD.number(one.coin);
+    const coin = SpecKD.figures(one.coin);
     return lists + " " +
       (one.verdict === "accepted"
         ? tr("Its coin fell at {coin}, below: accepted.", { coin })

@@ -104,6 +104,13 @@ class DecodeClock {
       return SpecKD.tr("After {seconds}: {n} tokens.", { seconds, n: now.tokens });
     }
     const plain = Math.min(decoding.tokens, Math.floor(now.seconds / token + 1e-9));
+    if (now.tokens === decoding.tokens) { // who was ahead
+      return SpecKD.tr("{n} tokens: {seconds} by rounds (above), {plain} by plain decoding (below).", {
+        seconds,
+        n: now.tokens,
+        plain: SpecKD.format(token * decoding.tokens, "seconds"),
+      });
+    }
     return SpecKD.tr("After {seconds}: {n} tokens by rounds (above), {plain} by plain decoding (below).", {
       seconds,
       n: now.tokens,

@@ -2,7 +2,7 @@
    draft was, and what other policies would have done with the same drafts. All numbers come from Python. */
 
 const { el, svg, tr } = SpecKD;
-const milliseconds = (seconds) => `${SpecKD.number(1000 * seconds)} ms`;
+const milliseconds = (seconds) => `${SpecKD.figures(1000 * seconds)} ms`;
 
 const row = (label, value, title = null) =>
   el("tr", {}, el("th", { scope: "row", text: label, title }), el("td", { class: "sk-num", text: value }));
@@ -18,7 +18,7 @@ function textTable(facts) {
   const f = SpecKD.format;
   const rows = [
     row(tr("tokens, rounds"), `${f(facts.n_tokens, "count")}, ${f(facts.n_rounds, "count")}`),
-    row(tr("tokens a pass of the teacher"), f(facts.block_efficiency, "ratio"), tr("block efficiency")),
+    row(tr("tokens a pass of the teacher"), f(facts.block_efficiency, "score"), tr("block efficiency")),
   ];
   if (facts.n_drafted) {
     rows.push(
@@ -26,7 +26,7 @@ function textTable(facts) {
       row(tr("thrown away"), tr("{n} of {all}", { n: facts.thrown_away, all: facts.n_drafted })),
     );
   }
-  rows.push(row(tr("tokens a second"), f(facts.tokens_per_second, "ratio")));
+  rows.push(row(tr("tokens a second"), f(facts.tokens_per_second, "score")));
   return table(tr("This text"), rows);
 }
 
@@ -50,7 +50,7 @@ function speedTable(facts, recorded) {
     }
     rows.push(
       row(tr("a token of the teacher"), milliseconds(costs.seconds)),
-      row(tr("a step of the draft"), tr("{n} of it", { n: f(costs.draft, "ratio") })),
+      row(tr("a step of the draft"), tr("{n} of it", { n: f(costs.draft, "score") })),
       ...[2, 5, 9].filter((n) => costs.rows.includes(n)).map((n) =>
         row(tr("verifying {n} rows", { n }), f(costs.verify[costs.rows.indexOf(n)], "times"))
       ),
@@ -82,7 +82,7 @@ function lengthsChart(facts) {
       x: i * (wide + 8) + 18,
       y: y(speed) - 3,
       "text-anchor": "middle",
-      text: SpecKD.number(speed, 2),
+      text: SpecKD.figures(speed, 2),
     }),
   ]);
   const width = lengths.length * (wide + 8) + 4;
@@ -149,7 +149,7 @@ class DecodeFacts {
       const rows = facts.replayed.map(([policy, speed, block, thrown]) => [
         policy === "oracle" ? tr("hindsight, the ceiling") : policy,
         f(speed, "times"),
-        f(block, "ratio"),
+        f(block, "score"),
         f(thrown, "count"),
       ]);
       const heads = [tr("policy"), tr("speed"), tr("a pass"), tr("thrown")];

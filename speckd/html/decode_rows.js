@@ -3,7 +3,6 @@
    teacher's own token. All tokens are one tab stop: arrows walk them. */
 
 const { el, shown, tr } = SpecKD;
-const BAR = 132; // pixels of the longest time
 
 /* A drafted token, or the teacher's own (node null). */
 function chip(decoding, round, node) {
@@ -53,7 +52,7 @@ function spoken(decoding, round, node) {
   if (one.coin === null || one.coin === undefined) {
     return tr("Round {n}, drafted {word}: {verdict}; passes with {chance}", said);
   }
-  const coin = SpecKD.number(one.coin);
+  const coin = SpecKD.figures(one.coin);
   return tr("Round {n}, drafted {word}: {verdict}; passes with {chance}, its coin fell at {coin}", { ...said, coin });
 }
 SpecKD.spokenDraft = spoken;
@@ -132,7 +131,7 @@ class DecodeRows {
     );
     for (const round of decoding.rounds.slice(this.rows.length)) this.rows.push(this.row(decoding, round));
     this.element.append(...this.rows.filter((row) => !row.isConnected));
-    decoding.rounds.forEach((round, i) => this.clock(this.rows[i], round, token, BAR / longest));
+    decoding.rounds.forEach((round, i) => this.clock(this.rows[i], round, token, 100 / longest));
     if (!this.current && this.element.querySelector(".sk-draft")) {
       this.focusable(this.element.querySelector(".sk-draft"));
     }
@@ -157,7 +156,7 @@ class DecodeRows {
     );
   }
   clock(row, round, token, scale) {
-    const bar = (kind, seconds) => el("span", { class: kind, style: `width: ${(seconds * scale).toFixed(1)}px` });
+    const bar = (kind, seconds) => el("span", { class: kind, style: `width: ${(seconds * scale).toFixed(2)}%` });
     const draft = round.nodes.length ? round.draft : 0;
     const ours = el("span", { class: "sk-round-ours" });
     if (draft) ours.append(bar("sk-round-draft", draft));
@@ -165,7 +164,7 @@ class DecodeRows {
     const plain = el("span", { class: "sk-round-plain" });
     if (token) { for (const _ of round.output) plain.append(bar("sk-round-token", token)); }
     const box = row.querySelector(".sk-round-clock");
-    const seconds = (x) => SpecKD.number(1000 * x, 2);
+    const seconds = (x) => SpecKD.figures(1000 * x, 2);
     const said = { draft: seconds(draft), verify: seconds(round.seconds - draft) };
     const words = token
       ? tr("drafted in {draft} ms, verified in {verify} ms; plain decoding takes {plain} ms for these tokens", {

@@ -152,6 +152,18 @@ class DecodeStage {
     if (look.round.checks.length) this.drawCurve(look);
     const first = this.sheet.querySelector(".sk-node-pinned[data-node], [data-node]");
     if (first) first.setAttribute("tabindex", "0");
+    this.reveal();
+  }
+  /* Where a round is wider than its box (a phone), the box shows the chosen token, or else how the round ended. */
+  reveal() {
+    const { box, sheet } = this;
+    const node = sheet.querySelector(".sk-node-pinned") || sheet.querySelector(".sk-node-own");
+    if (!node || (box.scrollWidth <= box.clientWidth && box.scrollHeight <= box.clientHeight)) return;
+    const [seen, wanted] = [box.getBoundingClientRect(), node.getBoundingClientRect()];
+    if (wanted.right > seen.right) box.scrollLeft += wanted.right - seen.right + BOX.left;
+    if (wanted.left < seen.left) box.scrollLeft -= seen.left - wanted.left + BOX.left;
+    if (wanted.bottom > seen.bottom) box.scrollTop += wanted.bottom - seen.bottom + BOX.top;
+    if (wanted.top < seen.top) box.scrollTop -= seen.top - wanted.top + BOX.top;
   }
   words({ round, judged }) {
     const said = { n: round.index + 1, drafted: round.nodes.length, passed: round.path.length };
@@ -300,7 +312,7 @@ class DecodeStage {
     }
     curve.style.display = "";
     const last = values[values.length - 1];
-    const said = { value: SpecKD.number(last), threshold: SpecKD.number(threshold) };
+    const said = { value: SpecKD.figures(last), threshold: SpecKD.number(threshold) };
     curve.setAttribute(
       "aria-label",
       threshold !== null && last < threshold

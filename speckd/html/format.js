@@ -27,19 +27,22 @@ SpecKD.percent = function (x) {
   if (p === 0) return "0%";
   if (p < 0.1) return sign ? ">−0.1%" : "<0.1%";
   if (p > 99.95 && p < 100) return sign ? "−99.9%" : ">99.9%";
-  return sign + (p >= 9.95 ? p.toFixed(0) : p.toFixed(1)) + "%";
+  const whole = p >= 9.95 && (p < 99.5 || p >= 100); // 99.7% is not 100%
+  return sign + p.toFixed(whole ? 0 : 1) + "%";
 };
 
-/* Figures of one width: three significant digits, zeros kept. */
-const three = (x) => {
+/* Figures of one width, as what was measured is written: so many significant digits, zeros kept. */
+SpecKD.figures = (x, digits = 3) => {
   const size = Math.abs(x);
-  return Number.isFinite(x) && size >= 0.01 && size < 999.5 ? minus(x.toPrecision(3)) : SpecKD.number(x);
+  const plain = !missing(x) && isFinite(x) && size >= 0.0005 && size < 10 ** digits - 0.5;
+  return plain ? minus(x.toPrecision(digits)) : SpecKD.number(x, digits);
 };
+const three = (x) => SpecKD.figures(x, 3);
 const whole = (x) => (missing(x) || !isFinite(x) ? NOTHING : minus(Math.round(x).toLocaleString("en")));
 const seconds = function (x) {
   if (missing(x) || !isFinite(x)) return NOTHING;
   if (Math.abs(x) >= 90) return `${whole(x / 60)} min`;
-  return (Math.abs(x) >= 10 ? whole(x) : SpecKD.number(x, 2)) + " s";
+  return (Math.abs(x) >= 10 ? whole(x) : SpecKD.figures(x, 2)) + " s";
 };
 
 const KINDS = {
@@ -52,7 +55,7 @@ const KINDS = {
   seconds: { write: seconds, unit: "" },
   ordinal: { write: (x) => SpecKD.ordinal(x), unit: "" },
   times: { write: (x) => three(x) + "×", unit: "" },
-  points: { write: (x) => SpecKD.number(100 * x, 2), unit: "points" },
+  points: { write: (x) => SpecKD.figures(100 * x, 2), unit: "points" },
 };
 
 /* A number with its kind as text; `signed` for a change ("+0.12", "−5.0%", "0"), `unit` to name what it counts. */

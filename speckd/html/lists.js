@@ -3,12 +3,14 @@
 
 const { svg, percent, ordinal, shown } = SpecKD;
 const ROW = 21; // pixels, the least; where there is room a row is higher, and its text larger
-const MOST_ROW = 44;
+const MOST_ROW = 54;
 const ROOMY = 25;
+const VAST = 42;
 const TOP = 26; // for the heads
 const FOOT = 34; // for a proposal off the list
 const SIDE = 46; // of a column: its numbers, which no bar covers
 const ROOMY_SIDE = 56;
+const VAST_SIDE = 70;
 const NARROW = 130; // of a column: its head may need the room between the columns, and more
 
 const curve = (x0, y0, x1, y1) => `M${x0},${y0} C${(x0 + x1) / 2},${y0} ${(x0 + x1) / 2},${y1} ${x1},${y1}`;
@@ -20,11 +22,27 @@ function shapeOf(width, n) {
   const high = Math.round(Math.max(ROW, Math.min(MOST_ROW, width / 21)));
   const y = (row) => TOP + row * high + high / 2;
   const roomy = high >= ROOMY;
+  const vast = high >= VAST;
+  const side = vast ? VAST_SIDE : roomy ? ROOMY_SIDE : SIDE;
   const height = TOP + n * high + FOOT;
-  return { width, n, left, right: left + gap, top: TOP, y, offRow: n + 0.35, row: high, roomy, height };
+  return {
+    width,
+    n,
+    left,
+    right: left + gap,
+    top: TOP,
+    y,
+    offRow: n + 0.35,
+    row: high,
+    roomy,
+    vast,
+    side,
+    base: vast ? 6 : 4.5,
+    height,
+  };
 }
 
-SpecKD.listsAreRoomy = (width) => shapeOf(width, 0).roomy;
+SpecKD.roomOfLists = (width) => shapeOf(width, 0);
 
 /* Texts that stand twice in a list: they differ by a leading space alone. */
 function twinsIn(trace, ids) {
@@ -41,7 +59,7 @@ function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label
   const inward = (pixels) => (isStudent ? edge - pixels : edge + pixels);
   const spoken = `${who} ${ordinal(at + 1)}: ${SpecKD.spoken(SpecKD.tokenText(trace, id))}, ${percent(p)}; ${other}`;
   const hint = live ? "\n" + SpecKD.tr("click: continue the response from here") : "";
-  const base = y(at) + 4.5;
+  const base = y(at) + shape.base;
   return svg(
     "g",
     {
@@ -68,7 +86,7 @@ function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label
       height: high - 4,
       rx: 2,
     }),
-    svg("text", { class: "sk-word", x: inward(24), y: base, "text-anchor": anchor, text: label }),
+    svg("text", { class: "sk-word", x: inward(shape.vast ? 29 : 24), y: base, "text-anchor": anchor, text: label }),
     svg("text", { class: "sk-rank", x: inward(6), y: base, "text-anchor": anchor, text: String(at + 1) }),
     svg("text", {
       class: "sk-prob",
@@ -99,7 +117,7 @@ function listOf(who, { trace, t, shape, live, widest, short }) {
       other: `${otherOne}: ${percent(top.other_prob[t][at])}${placed(top.other_rank[t][at])}`,
       strong: id === trace.proposal_ids[t],
       live,
-      bar: Math.max(1.5, (p / widest) * (shape.left - (shape.roomy ? ROOMY_SIDE : SIDE))),
+      bar: Math.max(1.5, (p / widest) * (shape.left - shape.side)),
       label: short(SpecKD.tokenText(trace, id), shape.left - 66, twins),
     });
   });
@@ -117,10 +135,10 @@ function linksOf(trace, t, { left, right, y }) {
 }
 
 /* The proposal below the teacher's list, with its rank written. */
-function offTheList(trace, t, { left, right, width, y, offRow }, short) {
+function offTheList(trace, t, { left, right, width, y, offRow, vast, base: below }, short) {
   const rank = trace.beyond ? `>${trace.beyond}` : ordinal(trace.topk_threshold[t]);
-  const base = y(offRow) + 4.5;
-  const wide = 7.4 * rank.length; // of the rank's digits, about
+  const base = y(offRow) + below;
+  const wide = (vast ? 8.6 : 7.4) * rank.length; // of the rank's digits, about
   const text = short(SpecKD.tokenText(trace, trace.proposal_ids[t]), left - 62 - wide);
   const p = percent(trace.proposal_teacher_prob[t]);
   return [

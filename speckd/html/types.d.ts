@@ -542,6 +542,7 @@ interface SpecKDParts {
   chooseLanguage(code: string): void;
 
   number(x: number | null | undefined, digits?: number): string;
+  figures(x: number | null | undefined, digits?: number): string;
   percent(x: number | null | undefined): string;
   format(x: number | null | undefined, kind: NumberKind, options?: { signed?: boolean; unit?: boolean }): string;
   formatNode(node: NumberNode): string;

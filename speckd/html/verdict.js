@@ -29,7 +29,7 @@ class VerdictCard {
     this.knobs = null;
     this.parts = null; // the nodes that a moved slider touches
     this.rowFocus = 0;
-    this.roomy = false;
+    this.size = 13;
     this.where = el("span", { class: "sk-small sk-muted" });
     this.heading = el("h2", { class: "sk-verdict-heading", "aria-live": "polite" });
     this.picture = svg("svg", { class: "sk-picture", role: "group" });
@@ -65,14 +65,16 @@ class VerdictCard {
   }
 
   short(text, room, twins = new Set()) {
-    return SpecKD.shortened(this.ruler, this.element, text, room, twins, this.roomy ? 15 : 13);
+    return SpecKD.shortened(this.ruler, this.element, text, room, twins, this.size);
   }
 
   draw() {
     const width = Math.max(260, this.picture.clientWidth || 400);
     const live = this.onAlternative !== null;
-    this.roomy = SpecKD.listsAreRoomy(width);
-    this.picture.classList.toggle("sk-roomy", this.roomy);
+    const { roomy, vast } = SpecKD.roomOfLists(width);
+    this.size = vast ? 19 : roomy ? 15 : 13; // pixels of a row's text (view.css)
+    this.picture.classList.toggle("sk-roomy", roomy);
+    this.picture.classList.toggle("sk-vast", vast);
     this.parts = SpecKD.drawLists(this.trace, this.t, { width, live, short: this.short });
     const { nodes, rows, shape } = this.parts;
     this.picture.setAttribute("viewBox", `0 0 ${width} ${shape.height}`);

@@ -46,7 +46,15 @@ def scripts(browser: Any) -> Iterator[Any]:
         ({"number": 12345, "kind": "count"}, "12,345"),
         ({"number": 3, "kind": "count", "signed": True}, "+3"),
         ({"number": 0.345, "kind": "score"}, "0.345"),
+        ({"number": 0.997, "kind": "share"}, "99.7%"),
+        ({"number": 0.994, "kind": "share"}, "99%"),
+        ({"number": 0.01, "kind": "points", "signed": True, "unit": True}, "+1.0 points"),
+        ({"number": -0.35, "kind": "points"}, "−35"),
+        ({"number": 0.00002, "kind": "points"}, "0.0020"),
+        ({"number": 1.2, "kind": "points"}, "120"),
+        ({"number": 1.5, "kind": "score"}, "1.50"),
         ({"number": 2.34, "kind": "seconds"}, "2.3 s"),
+        ({"number": 2, "kind": "seconds"}, "2.0 s"),
         ({"number": 48.4, "kind": "seconds"}, "48 s"),
         ({"number": 130, "kind": "seconds"}, "2 min"),
     ],
@@ -57,7 +65,7 @@ def test_a_number_is_written_by_its_kind(scripts: Any, node: dict[str, Any], tex
 
 def test_no_kind_writes_a_hyphen_for_a_minus_or_a_sign_before_zero(scripts: Any) -> None:
     values = [-12345.6, -1.0, -0.3, -0.0004, -1e-9, -0.0, 0.0, 1e-9, 0.0004, 0.3, 1.0, 12345.6]
-    kinds = ["share", "probability", "nats", "score", "ratio", "count", "seconds"]
+    kinds = ["share", "probability", "nats", "score", "ratio", "count", "seconds", "points", "times"]
     written = scripts.evaluate(
         "([values, kinds]) => kinds.flatMap((kind) => values.map((x) => SpecKD.format(x, kind, { signed: true })))",
         [values, kinds],

@@ -106,7 +106,7 @@ class Bars {
       arrow.style.setProperty("--push", `${Math.min(50, 50 * Math.abs(push))}%`);
       arrow.dataset.way = push > 0 ? "down" : "up";
       number.textContent = this.element.classList.contains("sk-hands-arrows")
-        ? SpecKD.format(push, "ratio", { signed: true })
+        ? SpecKD.format(push, "score", { signed: true })
         : `${share(p)} / ${share(q)}`;
     });
   }
@@ -132,7 +132,7 @@ function thrown({ p, q }, labels) {
   if (y < 0) y = q.findLastIndex((one) => one > 0);
   const bar = Math.min(1, p[y] / q[y]);
   const coin = Math.random();
-  const told = { word: labels[y], bar: SpecKD.number(bar, 2), coin: SpecKD.number(coin, 2) };
+  const told = { word: labels[y], bar: SpecKD.figures(bar, 2), coin: SpecKD.figures(coin, 2) };
   const says = coin < bar ? "{word}: bar {bar}, coin {coin}, it passes." : "{word}: bar {bar}, coin {coin}, it fails.";
   return { passed: coin < bar, text: tr(says, told) };
 }
@@ -229,8 +229,8 @@ function gradient(node) {
     told.textContent = tr(
       "All pushes of these bars together: {sum}, the weight times half the sum of their differences, {tvd}.",
       {
-        sum: SpecKD.number(weight * (1 - bars.overlap())),
-        tvd: SpecKD.number(1 - bars.overlap()),
+        sum: SpecKD.figures(weight * (1 - bars.overlap())),
+        tvd: SpecKD.figures(1 - bars.overlap()),
       },
     );
   };
@@ -260,7 +260,7 @@ function speed(node) {
     const x = (g) => 34 + ((g - 1) * 356) / (LONGEST - 1);
     const y = (s) => 140 - (130 * s) / top;
     told.textContent = tr("{block} tokens a round, speed-up {speed}. The best length here is {best}, with {top}.", {
-      block: SpecKD.number(block(state.a, state.g)),
+      block: SpecKD.figures(block(state.a, state.g)),
       speed: SpecKD.format(faster(state.g), "times"),
       best,
       top: SpecKD.format(faster(best), "times"),

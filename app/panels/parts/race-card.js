@@ -46,7 +46,7 @@ function paintCurve(pen, { left, top, width, height }, look, { run, moment, quan
     write(
       "14px",
       "muted",
-      kind === "share" ? SpecKD.percent(value) : SpecKD.number(value),
+      kind === "share" ? SpecKD.percent(value) : SpecKD.figures(value),
       x0 - 8,
       y(value) + 5,
       "right",

@@ -96,6 +96,7 @@ class DecodePage {
     this.player = made.player;
     this.parts = made.parts;
     this.caption.line.classList.add("sk-decode-made");
+    this.rule = el("span"); // what a bar is
     this.legend = this.makeLegend();
     const head = div(
       "sk-caption sk-decode-caption-line",
@@ -134,7 +135,7 @@ class DecodePage {
     return div(
       "sk-legend sk-decode-legend",
       ...["accepted", "rejected", "unseen"].map(sample),
-      el("span", { text: tr("bar: min(1, p/q); tick: its coin") }),
+      this.rule,
       el("span", {}, el("span", { class: "sk-swatch sk-swatch-draft" }), " " + tr("draft")),
       el("span", {}, el("span", { class: "sk-swatch sk-swatch-verify" }), " " + tr("verify")),
       el("span", {}, el("span", { class: "sk-swatch sk-swatch-plain" }), " " + tr("plain decoding, same tokens")),
@@ -234,6 +235,9 @@ class DecodePage {
     this.caption.show({ word, question: config.prompt, made, detail });
     const name = arm ? "" : String(this.shown.id || "");
     this.select.value = name.startsWith("recorded:") ? name.slice(9) : "";
+    this.rule.textContent = config.do_sample
+      ? tr("bar: min(1, p/q); tick: its coin")
+      : tr("greedy: the teacher’s first choice passes; bar: min(1, p/q)");
   }
 
   /* --- the beginning, and the address -------------------------------------------------------------------------- */

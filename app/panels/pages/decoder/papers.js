@@ -11,11 +11,11 @@ const TITLES = {
 const COLUMNS = {
   speedup: ["speed-up", "times"],
   predicted: ["predicted", "times"],
-  block_efficiency: ["tokens a pass", "ratio"],
+  block_efficiency: ["tokens a pass", "score"],
   acceptance: ["acceptance", "share"],
   stopped_by_middle: ["stopped by the later exit", "share"],
   stopped_by_teacher: ["stopped by the teacher", "share"],
-  layers_a_token: ["layers a token", "ratio"],
+  layers_a_token: ["layers a token", "score"],
   thrown_away: ["thrown away", "count"],
   checks: ["checks", "count"],
 };

@@ -184,7 +184,8 @@ class DistillPage {
     this.showSide();
   }
   secondsLeft(job) {
-    return SpecKD.format(Math.max(1, Math.round(job.secondsLeft)), "seconds");
+    const left = Math.max(1, Math.round(job.secondsLeft)); // a guess: whole seconds
+    return left < 10 ? `${left} s` : SpecKD.format(left, "seconds");
   }
 
   paintGrown() {

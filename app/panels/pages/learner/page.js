@@ -258,16 +258,31 @@ class LearnPage {
       const words = tr("The words were written beside the recorded one.");
       nodes.unshift(el("p", { class: "sk-learn-note sk-small", text: `${note} ${words}` }));
     }
-    const { sources } = this.text;
-    if (sources.length) {
-      const items = sources.map((text) => el("li", { text }));
-      nodes.push(el("ol", { class: "sk-learn-sources sk-small sk-muted", "aria-label": tr("Sources") }, ...items));
-    }
+    nodes.push(...this.sources(nodes));
     this.body.replaceChildren(...nodes);
     this.writeFoot(number);
     const where = { number, step: index + 1, n: lesson.steps.length };
     this.page.setAttribute("aria-label", tr("Lesson {number}, step {step} of {n}", where));
     this.progress.read(lesson, index + 1);
+  }
+  /* The step's sources, under its words; those of words that still wait for a prediction wait with them. */
+  sources(nodes) {
+    const { sources } = this.text;
+    if (!sources.length) return [];
+    const waiting = nodes.find((node) => node.hidden);
+    const cited = nodes.filter((node) => node !== waiting).flatMap((node) =>
+      [.../** @type {NodeListOf<HTMLElement>} */ (node.querySelectorAll(".sk-learn-cite"))].map((one) => one.title)
+    );
+    const items = sources.map((text) => el("li", { text }));
+    items.forEach((item, i) => item.hidden = Boolean(waiting) && !cited.includes(sources[i]));
+    const list = el("ol", { class: "sk-learn-sources sk-small sk-muted", "aria-label": tr("Sources") }, ...items);
+    list.hidden = items.every((item) => item.hidden);
+    const readOn = this.readOn;
+    this.readOn = () => {
+      readOn();
+      for (const node of [list, ...items]) node.hidden = false;
+    };
+    return [list];
   }
   /* What follows a question gives its answer away: it waits for the prediction, or for one who wants to make none. */
   withholding(step, nodes) {

@@ -4,35 +4,7 @@
 const { el } = SpecKD;
 const STRIDE = 170; // milliseconds a step of a playing run stays
 const LANES = 290; // pixels that all the lanes take
-/* Where the controls are that a step may point at. */
-const POINTS = {
-  gate: ".sk-segments",
-  k: ".sk-k",
-  tar: ".sk-tar",
-  beta: ".sk-field-beta",
-  divergence: ".sk-field-divergence",
-  loss: ".sk-loss",
-  strip: ".sk-learn-strip",
-  token: ".sk-token.sk-pinned",
-  lists: ".sk-picture",
-  reason: ".sk-reason",
-  sum: ".sk-sum",
-  facts: ".sk-facts",
-  chances: ".sk-chances",
-  lanes: ".sk-learn-lanes",
-  selectors: ".sk-rows-box",
-  agreement: ".sk-compare-right",
-  race: ".sk-race-charts",
-  probe: ".sk-probe-box",
-  play: ".sk-learn-play",
-  own: ".sk-learn-own-button",
-  map: ".sk-learn-map .sk-map-scroll",
-  clock: ".sk-decode-clock",
-  round: ".sk-decode-stage",
-  rounds: ".sk-decode-rows",
-  card: ".sk-decode-card",
-  figures: ".sk-decode-facts-box",
-};
+const large = matchMedia("(min-width: 1600px)"); // as in learn.css: there is room
 const DECODED = { clock: "clock", round: "stage", rounds: "rows", token: "card", figures: "facts" }; // views -> places
 const SECTIONS = ["lists", "reason", "sum", "facts", "chances"]; // of the verdict
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -208,7 +180,8 @@ class LessonStage {
   }
   showLanes(material, state) {
     const { gated, knobs } = this.picture.state;
-    const height = state.lanes.length ? 66 + 38 * state.lanes.length : LANES;
+    const tall = large.matches ? 1.6 : 1;
+    const height = tall * (state.lanes.length ? 66 + 38 * state.lanes.length : LANES);
     this.lanes.setHeight(height);
     this.lanes.setFigure(chosenLanes(material, state.lanes));
     this.lanes.setPinned(state.pin);
@@ -258,7 +231,7 @@ class LessonStage {
     this.raceBox.dataset.charts = String(state.charts.length || 3);
     /** @type {NodeListOf<HTMLElement>} */
     const plots = this.raceBox.querySelectorAll(".sk-plot");
-    for (const plot of plots) plot.style.height = (this.views.includes("probe") ? 180 : 300) + "px";
+    for (const plot of plots) plot.style.height = this.chartHeight(state.charts.length || 3) + "px";
     this.run = run;
     this.moment = state.step;
     this.seen = this.moment > 0 ? Infinity : 0;
@@ -267,6 +240,13 @@ class LessonStage {
     this.player.show({ moment: this.moment, last: run.steps });
     const { student, seed } = run.start;
     this.caption("recorded run", false, SpecKD.told(`${student} student`), `${run.steps} steps, seed ${seed}`, "");
+  }
+
+  /* Charts alone on a large screen stand one below the other and share its height. */
+  chartHeight(n) {
+    if (this.views.includes("probe")) return 180;
+    const room = this.element.parentElement.clientHeight - 180;
+    return large.matches ? Math.max(200, Math.min(620, room / n - 34)) : 300;
   }
 
   /* The picture as a card to share. */
@@ -370,18 +350,8 @@ class LessonStage {
     if (state.decoding && this.decoded) return this.decodingMoved(state.pin);
     return Boolean(state.run) && this.moment !== state.step;
   }
-
-  /* Marks what the words speak of, and brings it into view. */
-  point(root, names, { scroll = true, only = false } = {}) {
-    for (const node of root.querySelectorAll(".sk-pointed")) node.classList.remove("sk-pointed", "sk-pointed-now");
-    const nodes = names.map((name) => root.querySelector(POINTS[name] || ":scope > .nothing"))
-      .filter((node) => node && node.getClientRects().length);
-    for (const node of nodes) {
-      node.classList.add("sk-pointed");
-      if (only) node.classList.add("sk-pointed-now");
-    }
-    if (!scroll || !nodes.length) return;
-    nodes[0].scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
+  point(root, names, options) {
+    SpecKD.pointAt(root, names, options);
   }
 }
 

@@ -16,7 +16,7 @@ SpecKD.tileWords = function (one, varied) {
     interval: span ? tr("95% interval {span}", { span }) : tr("no interval"),
     verdict: SpecKD.verdictWords(figure, cell),
     n: cell.n,
-    q: cell.q === null ? "–" : SpecKD.number(cell.q, 2),
+    q: cell.q === null ? "–" : SpecKD.figures(cell.q, 2),
   };
   return tr("{arm} ({where}): {figure} {change}, {interval}; {verdict}. {n} seeds, q = {q}.", told);
 };

@@ -86,7 +86,7 @@ class Opened {
     const figures = [
       span ? tr("95% interval {span}", { span }) : tr("no interval"),
       `${cell.n} ${tr("seeds")}`,
-      cell.q === null ? "" : `q = ${SpecKD.number(cell.q, 2)}`,
+      cell.q === null ? "" : `q = ${SpecKD.figures(cell.q, 2)}`,
     ];
     const setting = SpecKD.settingWords(arm, ["student", "text", "objective", "learning_rate", "steps"]);
     const change = SpecKD.figureChange(figure, cell.mean, { unit: true });
@@ -169,7 +169,7 @@ class Opened {
     const choice = this.select("curve", tr("Curves of every seed"), names);
     if (!series.length) return el("section", { class: "sk-map-part" }, choice, this.none());
     const means = SIDES.map((side) => ({ side, points: meanLine(series.filter((one) => one.side === side)) }));
-    const write = (x) => (curve === "divergence" ? SpecKD.number(x, 3) : SpecKD.percent(x));
+    const write = (x) => (curve === "divergence" ? SpecKD.figures(x) : SpecKD.percent(x));
     const end = (i) => (means[i].points.length ? write(means[i].points.at(-1)[1]) : "–");
     const label = tr("{figure} by step: {arm} ends at {a}, {control} at {b}", {
       figure: names[curve],
@@ -249,7 +249,7 @@ class Opened {
     body.append(
       line(tr("tokens weighed less"), "tokens", SpecKD.percent),
       line(tr("change of the plain gradient"), "gradient", SpecKD.percent),
-      line(tr("cosine with the plain gradient"), "cosine", (x) => SpecKD.number(x, 2)),
+      line(tr("cosine with the plain gradient"), "cosine", (x) => SpecKD.figures(x, 2)),
     );
     return this.section(
       tr("Bite: what the gate changed"),

@@ -92,7 +92,7 @@ class Beside {
       el("td", { class: "sk-num", text: SpecKD.intervalWords(figure, found) }),
       el("td", { class: "sk-num", text: String(found.n) }),
     ];
-    const p = one.adjusted === undefined ? "" : SpecKD.number(one.adjusted, 2);
+    const p = one.adjusted === undefined ? "" : SpecKD.figures(one.adjusted, 2);
     const rows = [el(
       "tr",
       { "data-answer": one.answer },
@@ -151,7 +151,7 @@ class Beside {
         says: tr("1 − TAR {low} to {high}: {growth} a step, {n} looks", {
           low: SpecKD.number(one.low),
           high: SpecKD.number(one.high),
-          growth: SpecKD.number(one.growth, 2),
+          growth: SpecKD.figures(one.growth, 2),
           n: one.n,
         }),
       }));
