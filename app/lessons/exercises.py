@@ -15,7 +15,7 @@ from typing import Any
 
 from app.lessons.claims import holds
 from app.lessons.scene import KNOBS, Scene, evaluate, read_number
-from app.lessons.text import read_inline
+from app.lessons.text import read_inline, walk
 from app.lessons.values import Unmet, Value, apart
 
 Exercise = dict[str, Any]
@@ -107,6 +107,7 @@ def choose_number(settings: Mapping[str, str], s: Scene) -> Exercise:
         words, _, spec = line.rpartition("|")
         options.append(read_inline(words.strip()))
         values.append(evaluate(spec.strip(), s))
+    _check_apart(options, s)
     answer = _extreme(settings.get("rule", "largest"), values)
     return {"form": "choice", "options": options, "right": [answer], "reason": _all_values(options, values)}
 
@@ -151,6 +152,25 @@ def run_end(settings: Mapping[str, str], s: Scene) -> Exercise:
         "form": "choice", "options": options, "right": [answer], "reason": _all_values(options, values),
         "reveal": {"step": s.race.steps},
     }  # fmt: skip
+
+
+def _check_apart(options: list[list[Any]], s: Scene) -> None:
+    """Raises Unmet where two options name one and the same token of the text."""
+    named = [next((node["spec"] for node in walk(option) if _names_a_token(node)), None) for option in options]
+    places = [evaluate(spec, s).node["place"] for spec in named if spec]
+    if len(set(places)) < len(places):
+        raise Unmet("two options are one token")
+
+
+def _names_a_token(node: dict[str, Any]) -> bool:
+    return node.get("tag") == "field" and str(node.get("spec", "")).startswith("token at=")
+
+
+def told(exercise: Exercise) -> list[Any]:
+    """What an exercise says is right, in words that stay when another text takes the place of this one."""
+    if exercise["form"] == "order":
+        return [exercise["items"][i] for i in exercise["answer"]]
+    return [exercise["options"][i] for i in exercise["right"]]
 
 
 def _extreme(rule: str, values: list[Value]) -> int:

@@ -1,6 +1,7 @@
 """Lessons with their numbers: what is written meets a trace or a run."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from app.lessons import decode_fields, exercises, hands, run_fields, speed_fields, study_fields, trace_fields
@@ -16,6 +17,7 @@ from app.lessons.text import walk
 from app.lessons.values import Unmet
 
 log = logging.getLogger(__name__)
+REASONED = ("choose-number", "most-loss", "order")  # exercises with one written reason and a computed answer
 # Importing them is what makes their fields known.
 FIELDS_OF = (trace_fields, speed_fields, run_fields, study_fields, decode_fields)
 
@@ -47,7 +49,9 @@ def fill(lesson: Lesson, own: TraceFacts | None = None, language: Language = ENG
     for step in lesson.steps:
         names = [f"{lesson.id}.{next(numbers)}" for node in walk(step.body) if node.get("kind") == "exercise"]
         try:
-            steps.append(_fill_step(step, scene_of(step, own, language), names))
+            replaced = own is not None and step.state.get("trace") == MAIN_TRACE
+            shipped = scene_of(step, None, language) if replaced else None
+            steps.append(_fill_step(step, scene_of(step, own, language), names, shipped))
         except Unmet as error:
             log.info("The lesson %s leaves out %s: %s", lesson.id, step.title, error)
             steps.append({**_bare(step, language, "left-out"), "left_out": True})
@@ -57,15 +61,18 @@ def fill(lesson: Lesson, own: TraceFacts | None = None, language: Language = ENG
     return {"id": lesson.id, "title": lesson.title, "minutes": lesson.minutes, "order": lesson.order, "steps": steps}
 
 
-def _fill_step(step: Step, scene: Scene, names: list[str]) -> dict[str, Any]:
+def _fill_step(step: Step, scene: Scene, names: list[str], shipped: Scene | None = None) -> dict[str, Any]:
     check_claims(step.body, scene)
     body = []
     for node in step.body:
         if node.get("kind") == "exercise":
             name = names.pop(0)
             try:
-                node = {**exercises.make(node["settings"], scene), "id": name}
+                settings = node["settings"]
+                node = {**exercises.make(settings, scene), "id": name}
                 check_claims(node, scene.with_(**node["knobs"]))
+                if shipped is not None:
+                    _check_reason(settings, node, shipped)
             except Unmet as error:
                 log.info("No question %s: %s", name, error)
                 continue
@@ -73,6 +80,13 @@ def _fill_step(step: Step, scene: Scene, names: list[str]) -> dict[str, Any]:
             node = hands.make(node["kind"], scene)
         body.append(filled(node, scene))
     return {"title": filled(step.title, scene), "state": state_for_page(step.state, scene), "body": body}
+
+
+def _check_reason(settings: Mapping[str, str], asked: exercises.Exercise, shipped: Scene) -> None:
+    """Raises Unmet where a reason was written for another answer than a visitor's own text gives."""
+    reasoned = settings.get("kind") in REASONED and "why" in settings
+    if reasoned and exercises.told(asked) != exercises.told(exercises.make(settings, shipped)):
+        raise Unmet("its reason would not be true of this text")
 
 
 def check_claims(tree: Any, scene: Scene) -> None:

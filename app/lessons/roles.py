@@ -6,12 +6,14 @@ token is true of it in any text, and a text without such a token has no such ste
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 USUAL_K = 5  # the k that roles go by: the paper's default
 K_MAX = 50
+BYTES = re.compile(r"<[0-9A-F]{2}(?: [0-9A-F]{2})*>")  # a part of a character, as a Trace writes it
 SURE = 0.7  # a sure teacher gives its favourite at least this much
 SPREAD = 0.3  # and an unsure one not more than this
 
@@ -78,7 +80,8 @@ def looks(text: str) -> str:
 
 def readable(text: str) -> bool:
     """Whether a token can be quoted: it shows something, and is not a part of a character or a control token."""
-    return bool(text.strip()) and "\ufffd" not in text and not text.startswith(("<|", "#"))
+    in_parts = "\ufffd" in text or BYTES.search(text)
+    return bool(text.strip()) and not in_parts and not text.startswith(("<|", "#"))
 
 
 Role = Callable[[Row], Any]

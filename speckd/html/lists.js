@@ -139,7 +139,7 @@ function offTheList(trace, t, { left, right, width, y, offRow, vast, base: below
   const rank = trace.beyond ? `>${trace.beyond}` : ordinal(trace.topk_threshold[t]);
   const base = y(offRow) + below;
   const wide = (vast ? 8.6 : 7.4) * rank.length; // of the rank's digits, about
-  const text = short(SpecKD.tokenText(trace, trace.proposal_ids[t]), left - 62 - wide);
+  const text = short(SpecKD.tokenText(trace, trace.proposal_ids[t]), left - 68 - wide);
   const p = percent(trace.proposal_teacher_prob[t]);
   return [
     svg("text", { class: "sk-rank", x: right + 6, y: base, text: rank }),

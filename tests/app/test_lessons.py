@@ -13,7 +13,7 @@ from app import lessons
 from app.lessons import exercises, formula, run_fields
 from app.lessons.facts import TraceFacts
 from app.lessons.languages import ENGLISH
-from app.lessons.roles import ROLES
+from app.lessons.roles import ROLES, readable
 from app.lessons.scene import Scene, evaluate
 from app.lessons.text import plain, read_blocks, walk
 from app.lessons.values import KINDS, Unmet
@@ -349,6 +349,26 @@ def test_lessons_fill_for_any_sentence(tokens: list[str] | None, n: int) -> None
     for lesson in lessons.lessons():
         page = json.loads(as_json(lessons.fill(lesson, own)))
         assert len(page["steps"]) == len(lesson.steps)
+
+
+@pytest.mark.parametrize("name", ["young", "written-by-the-student", "cool", "hot"])
+def test_a_text_is_asked_only_what_the_written_reason_explains(name: str) -> None:
+    for lesson in lessons.lessons():
+        recorded, mine = (
+            {node["id"]: node for node in walk(page["steps"]) if node.get("kind") in ("choose-number", "most-loss")}
+            for page in (lessons.fill(lesson), lessons.fill(lesson, lessons.trace_facts(name)))
+        )
+        for task, node in mine.items():
+            if node["kind"] == "choose-number":
+                assert node["right"] == recorded[task]["right"], (task, "its reason is that of another answer")
+            tokens = [[part for part in walk(one) if part.get("place")][:1] for one in node["options"]]
+            named = [str(one) for one in tokens if one]
+            assert len(set(named)) == len(named), (task, "two options are one token")
+
+
+def test_a_part_of_a_character_is_not_quoted() -> None:
+    assert readable(" scatter") and readable("<b>")
+    assert not any(map(readable, ("<9F>", "<F0 9F>", "\ufffd", "  ", "<|im_end|>")))
 
 
 def test_own_sentence_changes_numbers_and_only_where_the_main_trace_is_shown() -> None:
