@@ -62,6 +62,8 @@ class Heatmap {
     const finite = all.flatMap((row) => row.divergence.filter((d) => Number.isFinite(d)));
     const largest = Math.max(1e-9, ...finite);
     this.paintHead(pen, shape, view);
+    pen.fillStyle = this.colour("--sk-ground"); // steps that are still to come have their place
+    pen.fillRect(shape.left, shape.top, shape.n * shape.column, shape.count * shape.high);
     pen.textBaseline = "middle";
     view.rows.forEach((row, i) => {
       pen.globalAlpha = i > view.past ? TO_COME : 1;
