@@ -106,6 +106,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
     # Long: half of it is the words of the function that programs call.
     recorded, arms = recorded_decodings(), RecordedArms()
     names = frozenset(arms)
+    papers = tables(recorded=names)  # read once: it takes a sixth of a second
 
     def show(record: speckd.DecodeRecord, key: str, is_recorded: bool) -> dict[str, Any]:
         name = key.removeprefix(RECORDED)
@@ -132,7 +133,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             **shared,
             "defaults": DEFAULTS,
             "recorded": [{"name": one.name, "label": one.label, "config": one.record.config} for one in recorded],
-            "papers": bool(tables()),
+            "papers": bool(papers),
             "arms": sorted(names),
         },
         server_functions=served(
@@ -141,7 +142,7 @@ def build(page: gr.Blocks, engine: Engine, settings: Settings) -> None:
             recorded=asking.recorded,
             export=lambda asked: asking.export(asked, lambda record, how: export(record, how["kind"])),
             open_record=lambda text: asking.open(text, lambda given: read_record(given, settings.max_trace_bytes)),
-            papers=lambda _: tables(recorded=names),
+            papers=lambda _: papers,
         ),
         elem_id="decoder",
     )
