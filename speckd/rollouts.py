@@ -443,7 +443,14 @@ def _read_unfinished(path: Path, head: dict) -> set[int] | None:
         return set()
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
-    lines = [json.loads(line) for line in whole.splitlines()]
+    begins = json.dumps({"format": FORMAT})[:-1].encode()
+    lines: list[dict[str, Any]] | None
+    try:
+        lines = [json.loads(line) for line in whole.splitlines()]
+    except ValueError:
+        lines = None
+    if lines is None or raw[: len(begins)] != begins[: len(raw)]:  # somebody's own file is never cut or written into
+        raise ValueError(f"{path} is no file of answers, or a damaged one: choose another file, or remove that one.")
     if lines and lines[0] != head:
         differing = sorted(key for key in head if lines[0].get(key) != head[key])
         raise ValueError(

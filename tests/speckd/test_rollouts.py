@@ -153,6 +153,14 @@ def test_a_complete_file_is_not_made_again_and_another_request_is_refused(pair: 
         write(pair, path, model_sha256="b" * 64)
 
 
+@pytest.mark.parametrize("precious", [b"precious", b'{"prompt": "a"}', b'{"prompt": "a"}\n{"prom', b"[1]\n"])
+def test_a_file_that_is_no_file_of_answers_stays_as_it_is(pair: speckd.Pair, tmp_path: Path, precious: bytes) -> None:
+    (tmp_path / "mine.jsonl").write_bytes(precious)
+    with pytest.raises(ValueError, match="is no file of answers"):
+        write(pair, tmp_path / "mine.jsonl")
+    assert (tmp_path / "mine.jsonl").read_bytes() == precious
+
+
 def test_a_rollout_file_is_read_as_data(pair: speckd.Pair, tmp_path: Path) -> None:
     path = write(pair, tmp_path / "a.jsonl")
     found = read_examples(path, pair.tokenizer)
