@@ -44,6 +44,13 @@ def test_a_cell_has_its_runs_with_curves_answers_and_commands() -> None:
         json.dumps(cell, allow_nan=False)
 
 
+def test_growth_of_tar_is_shown_where_it_was_often_looked_at() -> None:
+    growth = json.loads(study().beside())["growth"]
+    assert (
+        all(one["n"] >= 5 for arm in ("plain", "gated") for one in growth[arm]) and min(map(len, growth.values())) > 1
+    )
+
+
 def test_what_is_not_on_the_map_is_refused_in_a_sentence() -> None:
     for control in (None, "topk", 7, ["none"], "../none"):
         with pytest.raises(ValueError, match=r"^Nothing is held against"):
