@@ -9,6 +9,7 @@ from speckd.decoding.costs import Costs
 from tests import training_pair
 
 PROMPT = "Name three animals that live in the sea."
+COSTS = Costs((1, 2), (1.0, 1.1), 0.25)  # given, so that nobody measures them
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,7 @@ def greedy_text(packaged_pair: speckd.Pair) -> list[int]:
 def test_the_packaged_teacher_writes_its_own_greedy_text(
     packaged_pair: speckd.Pair, greedy_text: list[int], draft: str, policy: str | None
 ) -> None:
-    costs = Costs((1, 2), (1.0, 1.1), 0.25)
-    how = {"draft": draft, "policy": policy, "costs": costs, "plain": False}
+    how = {"draft": draft, "policy": policy, "costs": COSTS, "plain": False}
     record = speckd.decode(packaged_pair, PROMPT, max_new_tokens=20, **how)
     assert record.output_ids == greedy_text
     assert record.lossless
@@ -43,8 +43,9 @@ def test_the_packaged_teacher_writes_its_own_greedy_text(
 
 @pytest.mark.packaged
 def test_where_no_draft_is_named_greedy_and_sampled_text_have_each_its_fastest(packaged_pair: speckd.Pair) -> None:
+    quick = {"costs": COSTS, "plain": False}
     told = [
-        speckd.decode(packaged_pair, PROMPT, max_new_tokens=2, do_sample=do_sample, plain=False).config["draft"]
+        speckd.decode(packaged_pair, PROMPT, max_new_tokens=2, do_sample=do_sample, **quick).config["draft"]
         for do_sample in (False, True)
     ]
     assert told == ["lookup+eagle", "eagle"]
