@@ -206,7 +206,7 @@ class Study:
         return len({cell.name for plan in self.plans for cell in plan.cells})
 
     def growth(self) -> Row:
-        """Growth of held-out TAR a step against 1 - TAR, plain and with Top-k (Theorem 1), where it was often looked at."""
+        """Growth of held-out TAR a step against 1 - TAR, plain and with Top-k (Theorem 1), where looks are many."""
         curves = [json.loads(line) for line in self.curves().values()]
         names = {str(row["cell"]): row for row in self.rows}
         plain, gated = growth_by_arm([run for run in curves if run.get("held_out")], names)
