@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,7 +312,17 @@ def _shared_tokenizer(teacher_tokenizer: Any, student_tokenizer: Any) -> tuple[A
         n_shared = min(place for place in places if place is not None)
     if student_tokenizer.chat_template is None:
         student_tokenizer.chat_template = teacher_tokenizer.chat_template
+    cut = [words(_SAMPLE, add_special_tokens=False)["input_ids"] for words in (teacher_tokenizer, student_tokenizer)]
+    if cut[0] != cut[1]:
+        warnings.warn(
+            "the two tokenizers have one vocabulary, and cut text into tokens differently (their normalisers or merges "
+            "are unlike): the student's is used for both, so the teacher reads text as it has not learnt it.",
+            stacklevel=3,
+        )
     return student_tokenizer, n_shared
+
+
+_SAMPLE = "Why don't  WE  stop at 12,345.67 naïve Ⅷ ﬁgs?\n\tx = {1: 'é'}\n\nНебо 天空は青い السماء आसमान ท้องฟ้า 👩‍👧"
 
 
 def shared_vocabulary(teacher: Model, student: Model, tokenizer: Any) -> int:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,20 @@ def test_added_tokens_of_one_model_are_left_out_and_a_text_that_holds_one_is_ref
     assert trace.topk_threshold.max() <= n_shared
     with pytest.raises(ValueError, match=r"the text holds '\[PAD\]' \(id \d+\), which is beyond"):
         speckd.inspect(pair, "Why?", response="No [PAD].")
+
+
+def test_one_vocabulary_with_another_cut_of_text_is_said(tmp_path: Path) -> None:
+    from tokenizers import normalizers
+
+    teacher, student = tiny.save_model(tmp_path / "teacher"), tiny.save_model(tmp_path / "student", seed=5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the two tokenizers")
+        speckd.load_pair(str(teacher), str(student), device="cpu")
+    words = tiny.tokenizer()
+    words.backend_tokenizer.normalizer = normalizers.Lowercase()
+    words.save_pretrained(student)
+    with pytest.warns(UserWarning, match="cut text into tokens differently"):
+        speckd.load_pair(str(teacher), str(student), device="cpu")
 
 
 def test_an_added_token_beyond_the_heads_rows_is_no_reason_to_refuse_a_pair(tmp_path: Path) -> None:
