@@ -58,7 +58,6 @@ function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label
   const anchor = isStudent ? "end" : "start";
   const inward = (pixels) => (isStudent ? edge - pixels : edge + pixels);
   const spoken = `${who} ${ordinal(at + 1)}: ${SpecKD.spoken(SpecKD.tokenText(trace, id))}, ${percent(p)}; ${other}`;
-  const hint = live ? "\n" + SpecKD.tr("click: continue the response from here") : "";
   const base = y(at) + shape.base;
   return svg(
     "g",
@@ -67,9 +66,9 @@ function listRow({ trace, shape, who, id, p, at, other, strong, live, bar, label
       role: live ? "button" : "img",
       tabindex: live ? "-1" : null,
       "data-id": id,
-      "aria-label": spoken + (live ? ". Continue from here" : ""),
     },
-    svg("title", { text: `${shown(SpecKD.tokenText(trace, id))}  ${percent(p)}\n${SpecKD.told(other)}${hint}` }),
+    // its name, and what hovering tells
+    svg("title", { text: SpecKD.told(spoken + (live ? ". Continue from here" : "")) }),
     svg("rect", {
       class: "sk-hit",
       x: isStudent ? 0 : right,
