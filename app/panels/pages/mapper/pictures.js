@@ -170,7 +170,7 @@ class Beside {
     );
     const words = [
       tr("Theorem 1 says: at least ηκ(1 − TAR) a step, a line through zero."),
-      tr("The dashed line has that form and plain’s mean growth; a point stands on five looks or more, a larger one on more."),
+      tr("The dashed line has that form and plain’s mean growth; a larger point stands on more looks, at least five."),
     ].join(" ");
     const more = el("p", { class: "sk-small sk-muted" }, words, SpecKD.lesson("curriculum", "Theorem 1"));
     const picture = SpecKD.pointChart({ label, series, slope, names });
