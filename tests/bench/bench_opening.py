@@ -27,7 +27,8 @@ from tests.e2e import site
 from tests.e2e.pages import SEEN
 from tests.e2e.server import Server
 
-# Runs before the page's own scripts. A picture counts from the frame that shows it.
+# Runs before the page's own scripts. A picture counts from the frame that shows it: it is looked for at each change of
+# the document, since a timer would come after that frame and count the next one.
 WATCH = """
 window.seen = {};
 const marks = {
@@ -35,15 +36,17 @@ const marks = {
   lanes: () => document.querySelector(".sk-lanes .sk-plot[data-drawn]"),
   server: () => document.querySelector("#tab-inspect .sk-panel > *"),
 };
-(function look() {
+const watching = new MutationObserver(look);
+watching.observe(document, { childList: true, subtree: true, attributeFilter: ["data-drawn"] });
+function look() {
   for (const [name, there] of Object.entries(marks)) {
     if (!window.seen[name] && there()) {
       window.seen[name] = -1;
       requestAnimationFrame(() => { window.seen[name] = performance.now(); });
     }
   }
-  if (Object.keys(marks).some((name) => !(window.seen[name] > 0))) setTimeout(look, 4);
-})();
+  if (Object.keys(marks).every((name) => window.seen[name])) watching.disconnect();
+}
 """
 DONE = "() => window.seen && ['strip', 'lanes', 'server'].every((name) => window.seen[name] > 0)"
 
