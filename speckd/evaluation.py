@@ -214,7 +214,7 @@ def rouge_l(reference: str, answer: str) -> float:
 
     Source: Lin 2004.
     """
-    first, second = _words(reference), _words(answer)
+    first, second = words_in(reference), words_in(answer)
     if not first and not second:  # signs alone, such as emoji
         return float(reference.split() == answer.split() and not reference.isascii())
     if not first or not second:
@@ -233,7 +233,7 @@ _UNSPACED = (  # scripts without spaces between words
 _JOINERS = "\u200c\u200d"  # write the letters of one word together or apart (Persian, Hindi)
 
 
-def _words(text: str) -> list[str]:
+def words_in(text: str) -> list[str]:
     """The words of a text in lower case. Vowel signs and accents belong to their letter."""
     words: list[str] = []
     word, after_alone = "", False

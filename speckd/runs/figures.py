@@ -27,7 +27,7 @@ from torch import Tensor
 from speckd.conversations import encode_prompt
 from speckd.data import Example, collate, positions_before, response_rows
 from speckd.divergences import entropy, forward_kl, jsd, reverse_kl, tvd
-from speckd.evaluation import rouge_l
+from speckd.evaluation import rouge_l, words_in
 from speckd.heads import Head, hidden_rows
 from speckd.pairs import Pair
 from speckd.ranks import topk_threshold
@@ -189,13 +189,11 @@ def chosen_right(model: Any, pair: Pair, tasks: Sequence[Task]) -> float:
 
 def is_right(task: Task, answer: str) -> bool:
     """Whether an answer names the task's own, as whole words, in its first sentence."""
-    words = _words(re.split(r"(?<=[a-z0-9\"])[.!?\n]", answer.strip().lower(), maxsplit=1)[0])
-    expected = _words(task.answer.lower())
-    return any(words[start : start + len(expected)] == expected for start in range(len(words) - len(expected) + 1))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", text.lower())
+    words = words_in(re.split(r"(?<=[^\W_]|\")[.!?\n]|[。！？]", answer.strip(), maxsplit=1)[0])
+    expected = words_in(task.answer)
+    return bool(expected) and any(
+        words[start : start + len(expected)] == expected for start in range(len(words) - len(expected) + 1)
+    )
 
 
 class Examiner:

@@ -268,6 +268,15 @@ def test_a_task_is_judged_by_whole_words_of_the_first_sentence(answer: str, righ
     assert is_right(Task("fact", "", "Paris"), answer) is right
 
 
+def test_a_task_may_be_written_in_any_script() -> None:
+    assert is_right(Task("fact", "", "Париж"), "Столица Франции - Париж.")
+    assert not is_right(Task("fact", "", "Париж"), "Лондон. Но и Париж хорош.")
+    assert is_right(Task("fact", "", "巴黎"), "法国的首都是巴黎。") and not is_right(
+        Task("fact", "", "巴黎"), "伦敦。巴黎"
+    )
+    assert not is_right(Task("fact", "", "?"), "Paris"), "an answer without a word is in no sentence"
+
+
 def test_a_task_is_chosen_right_where_its_answer_is_the_likeliest(tmp_path: Path) -> None:
     pair = speckd.load_pair(*training_pair.save(tmp_path), device="cpu")
     words = ("one", "two", "three")
