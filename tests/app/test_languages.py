@@ -117,6 +117,17 @@ def test_the_page_says_nothing_that_the_table_lacks(language: Any) -> None:
 
 
 @pytest.mark.parametrize("language", OTHERS, ids=lambda one: one.code)
+def test_how_a_job_stands_is_told_in_the_language(language: Any) -> None:
+    said = set()
+    for name in ("engine", "process", "training", "worker"):
+        source = (APP / f"{name}.py").read_text(encoding="utf-8")
+        told = re.findall(r"""(?:(?:Step|Update)\(\s*"\w+", |"(?:text|failed)": |words = )"([A-Z][^"{]*\.)\"""", source)
+        said |= {one for text in told for one in re.split(r"(?<=[.?!]) (?=[A-Z])", text)}
+    assert {"The trainer is ready.", "Nothing you set was lost.", "The models are ready."} <= said
+    assert said <= set(language.page), said - set(language.page)
+
+
+@pytest.mark.parametrize("language", OTHERS, ids=lambda one: one.code)
 def test_the_final_test_is_told_in_the_language(language: Any) -> None:
     english, told = lessons.final.draw(3), lessons.final.draw(3, None, language)
     for mine, theirs in zip(english["steps"], told["steps"], strict=True):
