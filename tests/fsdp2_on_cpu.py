@@ -1,11 +1,12 @@
 """``python -m speckd`` under FSDP2 on CPUs: what accelerate keeps for accelerators, real shards over gloo.
 
-    python -m torch.distributed.run --nproc-per-node 2 -m tests.fsdp2_on_cpu distill ... --then distill ...
+    accelerate launch --multi_gpu --num_processes 2 -m tests.fsdp2_on_cpu distill ... --then distill ...
 
 accelerate sees several processes on a CPU as MULTI_CPU, and ignores an FSDP configuration there, while torch's
 ``fully_shard`` works with gloo. Here MULTI_CPU is called MULTI_GPU once the processes have found each other; the device
 stays the CPU. Settings come as accelerate's launcher hands them on, by the environment. Commands follow one another
-after ``--then``; ``NAME=VALUE`` before one is a setting of its own, and ``forget PATH...`` removes what is there.
+after ``--then``; ``NAME=VALUE`` before one is a setting from there on, and ``forget PATH...`` removes what is there.
+With ``ACCELERATE_USE_FSDP=false``, which has to come first, nothing is sharded: two processes as they are.
 """
 
 import os
@@ -33,7 +34,7 @@ def shard_on_cpus() -> None:
 
     def find(self: PartialState, cpu: bool = False, **named: Any) -> None:
         found(self, cpu, **named)
-        if self.distributed_type == DistributedType.MULTI_CPU:
+        if os.environ["ACCELERATE_USE_FSDP"] == "true" and self.distributed_type == DistributedType.MULTI_CPU:
             self.distributed_type = DistributedType.MULTI_GPU
 
     PartialState.__init__ = find  # type: ignore[method-assign]

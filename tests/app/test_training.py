@@ -151,6 +151,7 @@ def trainings(
 ) -> Iterator[Trainings]:
     """Real trainings of a tiny pair: the process gets ready with nothing, since the packaged one is not wanted here."""
     monkeypatch.setattr(requests, "HELD_OUT", str(home))
+    monkeypatch.setattr(requests, "ANSWER_TOKENS", 6)  # written seven times a run, and at every fifth step
     monkeypatch.setattr(requests, "DEFAULTS", {**requests.DEFAULTS, "teacher": pair[0], "student": pair[1]})
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)

@@ -1,5 +1,5 @@
-"""Distill with the packaged pair behind it, the whole story: start, watch, stop, start again, finish, ask the trained
-student, take it home; and, in `make test-long`, repeat the run by the command that the page offers."""
+"""Distill with the packaged pair behind it, the whole story: start, watch, finish, take the student home, ask it;
+and, in `make test-long`, stop, start again, and repeat the run by the command that the page offers."""
 
 import io
 import json
@@ -75,16 +75,9 @@ def distill(visit: Callable[..., Any], address_to_train: str) -> Distill:
 @pytest.mark.timeout(1800)  # the models work for a minute or two on an idle machine, and may have to share it
 def test_the_whole_story_of_a_run(distill: Distill, tmp_path: Path) -> None:
     page = distill.page
-    distill.start(steps=30)
+    distill.start(steps=2)
     distill.wait(f"{STATE}.live.run.racers[0]?.rows.length >= 1")
     assert distill.value(f"{STATE}.live.run.racers[0].probes.length") >= 2, "the probe has grown a row"
-    seen = distill.value(STOP)
-    distill.wait(f"{STATE}.live.state === 'stopped'")
-    reached = distill.losses()
-    assert seen <= len(reached[0]) <= seen + 3 and len(reached[0]) == len(reached[1]), "soon, as many for each"
-    assert "kept" in distill.locate(".sk-status-text").inner_text()
-
-    distill.start(steps=2)
     distill.finish()
     assert [len(racer) for racer in distill.losses()] == [2, 2]
     answers = distill.value(
@@ -108,6 +101,20 @@ def test_the_whole_story_of_a_run(distill: Distill, tmp_path: Path) -> None:
     page.wait_for_function(f"{INSPECTED}.config.student.startsWith('trained here')", timeout=TRAINED)
     config = page.evaluate(f"{INSPECTED}.config")
     assert "2 steps from young" in config["student"] and "/" not in config["student"]
+
+
+@pytest.mark.long  # tests/app/test_training.py makes the same claim with small models, in seconds
+def test_stop_is_heard_soon_and_the_next_run_starts(distill: Distill) -> None:
+    distill.start(steps=30)
+    distill.wait(f"{STATE}.live.run.racers[0]?.rows.length >= 1")
+    seen = distill.value(STOP)
+    distill.wait(f"{STATE}.live.state === 'stopped'")
+    reached = distill.losses()
+    assert seen <= len(reached[0]) <= seen + 3 and len(reached[0]) == len(reached[1]), "soon, as many for each"
+    assert "kept" in distill.locate(".sk-status-text").inner_text()
+    distill.start(steps=2)
+    distill.finish()
+    assert [len(racer) for racer in distill.losses()] == [2, 2]
 
 
 @pytest.mark.long  # tests/app/test_training.py makes the same claim with small models, in seconds

@@ -1,6 +1,7 @@
 """Loading pairs: what fits, what is refused and in which words, and a conversion that is whole or absent."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -232,6 +233,26 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypat
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_writing_that_is_killed_is_not_taken_for_a_finished_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_source: Path, target: Path, _report: object) -> None:
+        (target / "tokenizer.json").write_text("{}")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        fake_conversion(patch, tmp_path / "cache", killed)
+        process = multiprocessing.get_context("fork").Process(target=packaged.packaged_teacher)
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+    (left,) = (tmp_path / "cache").iterdir()
+    assert ".partial-" in left.name and [path.name for path in left.iterdir()] == ["tokenizer.json"]
+    fake_conversion(monkeypatch, tmp_path / "cache")
+    assert (packaged.packaged_teacher() / "model.safetensors").read_bytes() == b"converted"
+
+
+@pytest.mark.long
 @pytest.mark.packaged
 @pytest.mark.slow
 def test_a_conversion_killed_midway_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:

@@ -212,6 +212,23 @@ def test_processes_give_the_very_rows_of_one_process(done: Any, plan_file: Path,
 
 
 @pytest.mark.slow
+def test_a_dask_cluster_that_is_there_already_gives_the_same_rows(done: Any, plan_file: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    _, _, rows = done
+    plan = read_plan(plan_file)
+    plan = replace(plan, cells=plan.cells[:2])
+    # Its worker lives here, where torch is imported; test-long has a cluster of processes.
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        address = cluster.scheduler_address
+        found = run_study([plan], Machine(str(tmp_path / "dask")), engine="dask", address=address)
+        assert list(cluster.scheduler.workers), "somebody else's cluster stays"
+    assert [row["divergence"] for row in found] == [row["divergence"] for row in rows[:2]]
+
+
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_dask_cluster_of_two_workers_gives_the_same_rows(done: Any, plan_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     _, _, rows = done

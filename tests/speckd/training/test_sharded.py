@@ -1,4 +1,5 @@
-"""FSDP2 on two processes: the curve of one process, checkpoints, resuming, and a student that plain libraries load."""
+"""Two processes, each with a whole student or a part of it (FSDP2): the curve of one, checkpoints, resuming, and a
+student that plain libraries load."""
 
 import json
 import os
@@ -32,31 +33,49 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(next((folder / "student").glob("*.safetensors")))
 
 
-@pytest.mark.slow
-def test_two_processes_that_shard_the_student_are_one(tmp_path: Path) -> None:
-    """Full and LoRA in one start of two processes: train, checkpoint, resume, write, load."""
-    teacher, student = training_pair.save(tmp_path)
-    data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in training_pair.ROWS))
-    shared = ["distill", str(data), "--teacher", teacher, "--student", student, "--device", "cpu", "--steps", "4"]
-    shared += ["--gate", "speck", "--eval-data", str(data), "--learning-rate", "1e-2", "--warmup", "1"]
-    kinds = {"lora": ["--lora-rank", "2"], "full": ["--full"]}
+KINDS = {"lora": ["--lora-rank", "2"], "full": ["--full"]}
 
-    def command(kind: str, name: str, batch: int) -> list[str]:
-        return [*shared, *kinds[kind], "--batch-size", str(batch), "--output", str(tmp_path / name)]
 
-    saving = ["--save-every", "2", "--keep-checkpoints"]
-    full = command("full", "full", 4) + saving
-    kept = tmp_path / "full" / "checkpoints"
-    lost = [tmp_path / "full" / "run.json", tmp_path / "full" / "student", kept / "checkpoint-4"]
+class Runs:
+    """What is trained in two processes, and in one to compare."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        teacher, self.student = training_pair.save(root)
+        data = root / "data.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in training_pair.ROWS))
+        self._shared = ["distill", str(data), "--teacher", teacher, "--student", self.student, "--device", "cpu"]
+        self._shared += ["--gate", "speck", "--eval-data", str(data)]
+
+    def plain(self, name: str, batch: int) -> list[str]:
+        """Seven steps of a LoRA student: the last batch is not full."""
+        lora = ["--lora-rank", "2", "--steps", "7"]
+        return [*self._shared, *lora, "--batch-size", str(batch), "--output", str(self.root / name)]
+
+    def sharded(self, kind: str, name: str, batch: int) -> list[str]:
+        four = ["--steps", "4", "--learning-rate", "1e-2", "--warmup", "1"]
+        return [*self._shared, *four, *KINDS[kind], "--batch-size", str(batch), "--output", str(self.root / name)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """One start of two processes: whole students, then sharded ones that train, checkpoint and resume."""
+    made = Runs(tmp_path_factory.mktemp("two"))
+    full = [*made.sharded("full", "full", 4), "--save-every", "2", "--keep-checkpoints"]
+    kept = made.root / "full" / "checkpoints"
+    lost = [made.root / "full" / "run.json", made.root / "full" / "student", kept / "checkpoint-4"]
     steps: list[list[Any]] = [
-        ["FSDP_STATE_DICT_TYPE=FULL_STATE_DICT", *command("lora", "lora", 4)],
+        ["ACCELERATE_USE_FSDP=false", *made.plain("two", 4)],
+        ["ACCELERATE_USE_FSDP=true", "FSDP_STATE_DICT_TYPE=FULL_STATE_DICT", *made.sharded("lora", "lora", 4)],
         ["FSDP_STATE_DICT_TYPE=SHARDED_STATE_DICT", *full],
         ["forget", *lost],  # as if it had been killed on its way to step 4
         [*full, "--resume"],
     ]
     words = [str(word) for step in steps for word in ["--then", *step]][1:]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    # `accelerate launch --cpu` means MPI, and runs one process without a word where there is none; --multi_gpu means
+    # torchrun, and two processes find each other by gloo on a machine without a GPU too.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     done = subprocess.run(
         [*launch, "-m", "tests.fsdp2_on_cpu", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},
@@ -65,26 +84,45 @@ def test_two_processes_that_shard_the_student_are_one(tmp_path: Path) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    return made
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_curve_of_one(runs: Runs) -> None:
+    assert main(runs.plain("one", 8)) == 0
+    first, second = record(runs.root / "one"), record(runs.root / "two")
+    for name in FIGURES:
+        ours = [row[name] for row in second["rows"] if name in row]
+        assert len(ours) == 7
+        assert ours == pytest.approx([row[name] for row in first["rows"] if name in row], rel=1e-4), name
+    assert second["after"]["n_tokens"] == first["after"]["n_tokens"]  # no example counted twice to fill a batch
+    assert second["after"]["divergence"] == pytest.approx(first["after"]["divergence"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_that_shard_the_student_are_one(runs: Runs) -> None:
+    """Full and LoRA: train, checkpoint, resume, write, load."""
+    root, kept = runs.root, runs.root / "full" / "checkpoints"
     assert (kept / "checkpoint-2" / "pytorch_model_fsdp_0").is_dir()  # real shards, not a copy in each process
     assert (kept / "checkpoint-2" / "model.safetensors").exists()  # and the student beside them, to be loaded anywhere
-    for kind in kinds:
-        assert main([*command(kind, f"one-{kind}", 8)]) == 0
-        one, two = record(tmp_path / f"one-{kind}"), record(tmp_path / kind)
+    for kind in KINDS:
+        assert main(runs.sharded(kind, f"one-{kind}", 8)) == 0
+        one, two = record(root / f"one-{kind}"), record(root / kind)
         for name in FIGURES:
             ours = [row[name] for row in two["rows"] if name in row]
             assert len(ours) == 4
             assert ours == pytest.approx([row[name] for row in one["rows"] if name in row], rel=2e-4), (kind, name)
         assert two["after"]["divergence"] == pytest.approx(one["after"]["divergence"], rel=2e-4)
-        expected, came = weights(tmp_path / f"one-{kind}"), weights(tmp_path / kind)
+        expected, came = weights(root / f"one-{kind}"), weights(root / kind)
         assert set(came) >= set(expected)
         for name, value in expected.items():
             torch.testing.assert_close(came[name], value, rtol=1e-3, atol=2e-4)
-    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "full" / "student")
-    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(student), tmp_path / "lora" / "student")
+    whole = AutoModelForCausalLM.from_pretrained(root / "full" / "student")
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(runs.student), root / "lora" / "student")
     ids = torch.arange(20, 40)[None]
     for kind, model in (("full", whole), ("lora", adapted)):
-        name = tmp_path / f"one-{kind}" / "student"
-        base = AutoModelForCausalLM.from_pretrained(name if kind == "full" else student)
+        name = root / f"one-{kind}" / "student"
+        base = AutoModelForCausalLM.from_pretrained(name if kind == "full" else runs.student)
         alone = base if kind == "full" else PeftModel.from_pretrained(base, name)
         with torch.no_grad():
             torch.testing.assert_close(model.eval()(ids).logits, alone.eval()(ids).logits, rtol=1e-2, atol=5e-3)

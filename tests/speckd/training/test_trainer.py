@@ -353,29 +353,6 @@ def test_a_run_killed_at_any_moment_resumes_to_the_curve_of_the_unbroken_run(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.slow
-def test_two_processes_have_the_curve_of_one(folders: Any, tmp_path: Path) -> None:
-    data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    command = ["distill", str(data), "--teacher", folders[0], "--student", folders[1]]
-    command += ["--device", "cpu", "--lora-rank", "2", "--steps", "7", "--gate", "speck", "--eval-data", str(data)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    assert main([*command, "--batch-size", "8", "--output", str(tmp_path / "one")]) == 0
-    # `accelerate launch --cpu` means MPI, and runs one process without a word where there is none; --multi_gpu means
-    # torchrun, and two processes find each other by gloo on a machine without a GPU too.
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    two = [*launch, "-m", "speckd", *command, "--batch-size", "4", "--output", str(tmp_path / "two")]
-    done = subprocess.run(two, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
-    first, second = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
-    for name in ("loss", "grad_norm", "divergence", "tar", "n_tokens", "student_entropy"):
-        ours = [row[name] for row in second["rows"] if name in row]
-        assert ours == pytest.approx([row[name] for row in first["rows"] if name in row], rel=1e-4), name
-    assert second["after"]["n_tokens"] == first["after"]["n_tokens"]  # no example counted twice to fill a batch
-    assert second["after"]["divergence"] == pytest.approx(first["after"]["divergence"], rel=1e-4)
-
-
 # --- what stops a run ---------------------------------------------------------------------------------------------
 
 
