@@ -10,6 +10,15 @@ from app import document, panels
 
 pytestmark = pytest.mark.browser
 LATE = "**/assets/Blocks-*.js"  # without it Gradio builds nothing
+# Counts the frames in which the text is there and cannot be seen.
+BLINKS = """
+window.blinks = 0;
+(function look() {
+  const text = document.querySelector(".sk-strip");
+  if (text && getComputedStyle(text).visibility === "hidden") window.blinks += 1;
+  requestAnimationFrame(look);
+})();
+"""
 
 
 def test_gradio_takes_over_the_picture_that_was_drawn_without_it(visit: Callable[..., Any]) -> None:
@@ -22,6 +31,7 @@ def test_gradio_takes_over_the_picture_that_was_drawn_without_it(visit: Callable
         "node => { node.value = 9; node.dispatchEvent(new Event('input', { bubbles: true })); }")  # fmt: skip
     page.locator("#early .sk-ask-text").fill("half a que")
     page.evaluate("window.mine = document.querySelector('#early .sk-panel')")
+    page.evaluate(BLINKS)
     assert page.locator("#tab-inspect").count() == 0, "Gradio is there: this test says nothing"
     tabs = page.locator("#early [role=tab]").all_inner_texts()
     before = page.locator("#early [role=tab]").last.bounding_box()
@@ -35,6 +45,7 @@ def test_gradio_takes_over_the_picture_that_was_drawn_without_it(visit: Callable
     assert page.locator("#tabs [role=tab]").all_inner_texts() == tabs
     assert page.locator("#tab-learn-button").bounding_box() == pytest.approx(before, abs=1.5), "the row of tabs jumps"
     page.wait_for_selector(".sk-status[data-state=ready]")  # the server answers now
+    assert page.evaluate("window.blinks") == 0
 
 
 def test_a_tab_chosen_before_gradio_is_there_is_the_one_that_it_opens(visit: Callable[..., Any]) -> None:
