@@ -307,6 +307,7 @@ def upload(name: str, tmp_path: Path, url: str = "http://127.0.0.1:9", token: st
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_upload_sends_exactly_the_folder_and_removes_the_rest(hub: Hub, tmp_path: Path) -> None:
     hub.there = [".gitattributes", "README.md", "speckd/__init__.py", "app/gone.py"]
     run = upload("someone/lab", tmp_path, hub.url)
@@ -327,6 +328,7 @@ def test_upload_never_overwrites_somebody_elses_space(hub: Hub, tmp_path: Path) 
     assert hub.files == {} and hub.deleted == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_hub_that_says_no_is_one_sentence(hub: Hub, tmp_path: Path, status: int) -> None:
     hub.status = status
@@ -336,6 +338,7 @@ def test_a_hub_that_says_no_is_one_sentence(hub: Hub, tmp_path: Path, status: in
     assert "of-a-test" not in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "token", "words"),
     [

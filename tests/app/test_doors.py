@@ -41,6 +41,7 @@ def v2(server: str, name: str, values: Any) -> tuple[int, Any]:
     return (200 if event == "event: complete" else 500), json.loads(data.removeprefix("data: "))
 
 
+@pytest.mark.slow
 def test_gradio_client_calls_the_public_functions_by_name(server: str) -> None:
     from gradio_client import Client
 

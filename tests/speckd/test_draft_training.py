@@ -161,6 +161,7 @@ def test_a_draft_goes_on_from_another_with_its_vocabulary(settings: DraftSetting
     assert f":start={start}" in told["command"] and parse_draft(f"eagle:start={start}") == {"start": start}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [{"divergence": "acceptance"}, {"gate": "topk:k=3:beta=0"}, {"precision": "bf16"}, {"temperature": 2.0}],

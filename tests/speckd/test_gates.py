@@ -128,6 +128,7 @@ def test_speck_threshold_agrees_with_a_plain_loop() -> None:
     assert draw_and_verify(teacher, student, uniforms).threshold().tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, pytest.param(1, marks=pytest.mark.long), pytest.param(5, marks=pytest.mark.long)])
 def test_acceptance_frequency_agrees_with_one_minus_tvd_to_the_k(k: int) -> None:
     # 200,000 rows of one pair of distributions. Within three standard errors: a false alarm once in 370 seeds.

@@ -102,6 +102,7 @@ def test_a_greedy_response_is_the_models_own_argmax(tiny_pair: speckd.Pair, sour
     assert trace.n_tokens <= 20
 
 
+@pytest.mark.slow
 def test_the_end_of_turn_token_counts_where_the_model_emits_it_and_nothing_follows_it(tiny_pair: speckd.Pair) -> None:
     end = tiny_pair.tokenizer.eos_token_id
     endings = 0

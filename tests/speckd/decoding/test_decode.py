@@ -65,6 +65,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lean", [True, False], ids=["lean", "model"])
 @pytest.mark.parametrize(("draft", "policy"), WAYS)
 def test_greedy_text_is_the_teachers_own(pair: speckd.Pair, draft: str, policy: str | None, lean: bool) -> None:

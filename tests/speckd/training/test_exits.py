@@ -50,6 +50,7 @@ def test_training_brings_a_branch_nearer_and_leaves_the_trunk_alone(pair: speckd
     assert all(torch.equal(weight, before[name]) for name, weight in pair.teacher.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("draft", "policy"), [("exit:layer=2", "fixed:g=2"), ("hispec:draft=1:middle=2", None)])
 def test_greedy_text_is_the_teachers_own_whatever_branches_say(
     pair: speckd.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draft: str, policy: str | None
