@@ -47,8 +47,8 @@ def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequenc
         if chosen:
             sections.append((f"Arms of {part}", arms_table(chosen)))
     sections.append(("The map's surest cells", cells_table(effects(rows, MAP_FIGURES))))
-    if curves:
-        names = {str(row["cell"]): row for row in rows}
+    if curves:  # of the runs that answer, whose looks and panels are larger than a screening's
+        names = {str(row["cell"]): row for row in rows if not confirmed or row["study"] == confirmed[0]["study"]}
         sections.append(("Growth of TAR a step", growth_table(curves, names)))
         sections.append(("Whom the others would have kept", jaccard_table(curves, names)))
     return "\n".join(f"### {title}\n{text}" for title, text in sections)
@@ -115,13 +115,14 @@ def growth_by_arm(
 ) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
     """Growth of held-out TAR a step against 1 - TAR, without a gate and with Top-k.
 
-    Runs of the held-out curve at the study's common rate only, since the bound is in proportion to the rate.
+    Runs with the study's common settings only, since the bound is in proportion to the rate.
     """
+    common = {"learning_rate": 1e-3, "batch_size": 4, "objective": "forward_kl", "student": "young"}
 
     def of(gate: str) -> list[dict[str, float]]:
         def keep(cell: str) -> bool:
             row = rows.get(cell, {})
-            return row.get("gate") == gate and row.get("learning_rate") == 1e-3 and row.get("student") == "young"
+            return row.get("gate") == gate and all(row.get(name) == value for name, value in common.items())
 
         return tar_growth(curves, keep)
 

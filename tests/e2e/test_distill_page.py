@@ -364,7 +364,6 @@ STOP = """async () => {
 }"""
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["endless", "deaf"])
 def test_stop_is_busy_until_it_has_stopped_and_keeps_what_was_reached(still: Distill, kind: str) -> None:
     still.script(kind)

