@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import FLAGS, MISSING, browser_is_required, find_browser
+from tests.browser import MISSING, NAMES, SHELL, THRIFTY, browser_is_required, find_browser
 
 try:
     import fcntl
@@ -124,7 +124,7 @@ def nothing_leaves_this_machine() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def browser_path() -> str:
     """Path of the Chromium that the browser tests drive. Without one they fail, in one sentence that says why."""
-    path = find_browser()
+    path = find_browser((SHELL, *NAMES))
     if path is None:
         (pytest.fail if browser_is_required() else pytest.skip)(MISSING)
     return path
@@ -136,6 +136,6 @@ def browser(browser_path: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        chromium = playwright.chromium.launch(executable_path=browser_path, args=THRIFTY)
         yield chromium
         chromium.close()

@@ -10,6 +10,7 @@ import pytest
 
 import speckd
 from speckd.runs.report import RunRecord, Runs
+from tests import training_pair
 from tests.app import synthetic
 
 ROOT = Path(__file__).parents[1]
@@ -29,20 +30,33 @@ def run(cell: str, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if isinstance(last, ast.Expr) else None
 
 
-@pytest.mark.packaged
 @pytest.mark.slow
+@pytest.mark.parametrize("pair", ["small", pytest.param("packaged", marks=[pytest.mark.packaged, pytest.mark.long])])
 def test_the_tour_runs_from_its_first_cell_to_its_last(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    cells = code_cells()
+    steps = 10
+    if pair == "small":  # the same cells, with other models and three steps
+        teacher, student = training_pair.save(tmp_path)
+        changes = {
+            "load_pair()": f"load_pair({teacher!r}, {student!r})",
+            'student="young"': f"teacher={teacher!r}, student={student!r}",
+            "steps=10": "steps=3",
+            "eval_every=10": "eval_every=3",
+            "max_length=128": "max_length=400",  # its tokens are single bytes
+        }
+        for old, new in changes.items():
+            assert sum(old in cell for cell in cells) == 1, old
+            cells = [cell.replace(old, new) for cell in cells]
+        steps = 3
     monkeypatch.chdir(ROOT)
     names: dict[str, Any] = {"__name__": "tour"}
-    cells = code_cells()
-    assert sum("steps=10" in cell for cell in cells) == 1  # three steps show the same as ten
-    shown = [run(cell.replace("steps=10", "steps=3").replace("eval_every=10", "eval_every=3"), names) for cell in cells]
+    shown = [run(cell, names) for cell in cells]
     assert "nats before" in capsys.readouterr().out
     trace, runs = names["trace"], names["runs"]
     assert any(one is trace for one in shown) and any(one is runs for one in shown)
-    assert len(runs) == 2 and all(len([row for row in one.rows if "loss" in row]) == 3 for one in runs)
+    assert len(runs) == 2 and all(len([row for row in one.rows if "loss" in row]) == steps for one in runs)
     assert "Top-k" in runs._repr_html_()
     assert type(names["figure"]).__name__ == "Figure"
 

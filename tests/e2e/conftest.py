@@ -22,6 +22,9 @@ from tests.e2e.pages import SEEN, Pages
 ROOT = Path(__file__).parents[2]
 
 
+_logs: dict[str, Path] = {}  # address -> what the server there wrote
+
+
 def _serve(*arguments: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -31,6 +34,7 @@ def _serve(*arguments: str) -> Iterator[str]:
     server = zygote.start(arguments, environment, ROOT, log)
     try:
         url = f"http://127.0.0.1:{port}/"
+        _logs[url] = log
         deadline = time.monotonic() + 180
         while True:
             if server.poll() is not None:
@@ -186,7 +190,9 @@ def visit(request: pytest.FixtureRequest, browser: Any, pages: Pages) -> Iterato
     for page in lent:
         pages.take_back(page)
     for one in visits:
-        assert one.errors == [], "the page wrote errors to the console"
+        log = _logs.get(one.address)
+        told = log.read_bytes().decode(errors="replace")[-3000:] if one.errors and log and log.exists() else ""
+        assert one.errors == [], f"the page wrote errors to the console. {told}"
         assert one.foreign_requests() == [], "the page asked another host"
 
 
