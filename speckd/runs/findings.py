@@ -39,13 +39,17 @@ def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequenc
     """
     asked = {question.part for question in questions} | {question.less for question in questions if question.less}
     confirmed = [row for row in rows if asked & set(str(row.get("part", "")).split("+"))]
-    confirmed = [row for row in confirmed if row["study"] == _commonest(confirmed)]
+    confirmed = [row for row in confirmed if (row["study"],) == _commonest(confirmed, "study")]
     sections = [("Answers", answers_table(answers(questions, confirmed), _floor(questions, confirmed)))]
     parts = [part for question in questions for part in (question.part, question.less) if part]
     for part in dict.fromkeys(parts):
         chosen = [row for row in confirmed if part in str(row["part"]).split("+")]
         if chosen:
             sections.append((f"Arms of {part}", arms_table(chosen)))
+    screened = [row for row in rows if not confirmed or row["study"] != confirmed[0]["study"]]
+    if screened:
+        sections.append(("Screened: every arm against plain", screening_table(screened)))
+        sections.append(("Screened: each arm at its own rate", rates_table(screened)))
     sections.append(("The map's surest cells", cells_table(effects(rows, MAP_FIGURES))))
     if curves:  # of the runs that answer, whose looks and panels are larger than a screening's
         names = {str(row["cell"]): row for row in rows if not confirmed or row["study"] == confirmed[0]["study"]}
@@ -54,9 +58,10 @@ def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequenc
     return "\n".join(f"### {title}\n{text}" for title, text in sections)
 
 
-def _commonest(rows: Sequence[Row]) -> str:
-    studies = [str(row["study"]) for row in rows]
-    return max(set(studies), key=studies.count) if studies else ""
+def _commonest(rows: Sequence[Row], *names: str) -> tuple[Any, ...]:
+    """The values of some columns that most rows have together."""
+    found = [tuple(row.get(name) for name in names) for row in rows]
+    return max(set(found), key=found.count) if found else ()
 
 
 def _floor(questions: Sequence[Question], rows: Sequence[Row]) -> dict[str, Difference]:
@@ -86,6 +91,49 @@ def arms_table(rows: Sequence[Row], figures: Sequence[str] = ARM_FIGURES) -> str
             cells.append(f"{statistics.fmean(values):.4g}{star}" if values else "")
         diverged = sum(bool(row.get("diverged")) for row in group)
         lines.append(f"| `{gate}` | {len(group)} | {' | '.join(cells)} | {diverged} |")
+    return "\n".join(lines) + "\n"
+
+
+def screening_table(rows: Sequence[Row], figures: Sequence[str] = ("acceptance", "divergence", "tar5")) -> str:
+    """Every arm's paired difference to plain with its interval over the seeds, an arm a line."""
+    arms: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    for cell in effects(rows, figures):
+        names = ("student", "text", "objective", "learning_rate", "gate", "n")
+        arms.setdefault(("+".join(cell["parts"]), *(cell[name] for name in names)), {})[cell["figure"]] = cell
+    lines = [
+        f"| part | start | text | objective | rate | gate | seeds | {' | '.join(figures)} |",
+        f"|---|---|---|---|---:|---|---:|{'---:|' * len(figures)}",
+    ]
+    for (part, student, text, objective, rate, gate, n), found in arms.items():
+        cells = []
+        for figure in figures:
+            one = found.get(figure)
+            sure = "*" if one and one["verdict"] in ("helps", "hurts") else ""
+            cells.append(f"{one['mean']:+.4f}{sure} ({one['low']:+.4f} to {one['high']:+.4f})" if one else "")
+        lines.append(f"| {part} | {student} | {text} | {objective} | {rate:g} | `{gate}` | {n} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def rates_table(rows: Sequence[Row]) -> str:
+    """Arms that were tried at several rates: divergence and acceptance at each, and the rate of least divergence."""
+    fixed = ("student", "text", "objective", "steps", "batch_size")
+    usual = _commonest(rows, *fixed)
+    rows = [row for row in rows if tuple(row.get(name) for name in fixed) == usual]
+    rates = sorted({float(row["learning_rate"]) for row in rows})
+    lines = [
+        f"| gate | {' | '.join(f'{rate:g}' for rate in rates)} | best |",
+        f"|---|{'---:|' * len(rates)}---:|",
+    ]
+    for gate in dict.fromkeys(str(row["gate"]) for row in rows):
+        found = {}
+        for rate in rates:
+            group = [row for row in rows if row["gate"] == gate and row["learning_rate"] == rate]
+            if group:
+                found[rate] = [statistics.fmean(row[name] for row in group) for name in ("divergence", "acceptance")]
+        if len(found) > 2:
+            cells = [f"{found[rate][0]:.3f}, {found[rate][1]:.4f}" if rate in found else "" for rate in rates]
+            best = min(found, key=lambda rate: found[rate][0])
+            lines.append(f"| `{gate}` | {' | '.join(cells)} | {best:g} |")
     return "\n".join(lines) + "\n"
 
 

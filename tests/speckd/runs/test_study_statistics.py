@@ -131,11 +131,17 @@ def test_findings_are_made_from_the_tables_alone() -> None:
     fixed = {"objective": "forward_kl", "learning_rate": 1e-3, "steps": 60, "batch_size": 4, "device": "cpu"}
     table = rows("none", {s: 0.2 + 0.001 * s for s in seeds}, divergence=2.0, diverged=False, cell="a", **fixed)
     table += rows("up", {s: 0.3 + 0.0012 * s for s in seeds}, divergence=2.5, diverged=True, cell="b", **fixed)
-    other = [{**row, "study": "screen", "part": "map"} for row in table]
+    other = [
+        {**row, "study": "screen", "part": "map", "learning_rate": rate, "divergence": row["divergence"] + 100 * rate}
+        for rate in (1e-3, 3e-4, 3e-3)
+        for row in table
+    ]
     curve = {"step": [0, 10], "tar": [0.5, 0.6]}
     curves = [{"cell": "a", "held_out": curve, "panel": [{"jaccard": {"topk/clip": 0.5}}] * 3}]
     text = findings([Question("a", "acceptance", "core", "up")], [*table, *other], curves)
     assert "### Answers" in text and "| yes |" in text
     assert "| `up` | 4 | 2.5* | 0.3018* |" in text
+    assert "| map | young | t | forward_kl | 0.0003 | `up` | 4 | +0.1003* (+0.0999 to +0.1007) | +0.5000 (" in text
+    assert "| `none` | 2.030, 0.2015 | 2.100, 0.2015 | 2.300, 0.2015 | 0.0003 |" in text
     assert "### The map's surest cells" in text and "| `up` | acceptance | +0.1 |" in text
     assert "| 0.5 to 0.55 | 1 | +1.00e-02 | 0% |" in text and "| topk, clip | 0.50 | 0.50 | 0.50 |" in text
