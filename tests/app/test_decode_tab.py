@@ -151,6 +151,7 @@ def test_tables_of_the_papers_are_drawn_where_they_are_and_left_out_where_not(tm
     assert told["policies"]["rows"] == [["eagle", "oracle", None, 0.0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["distillspec", "temperature"])
 def test_a_cell_opens_the_decoding_of_its_own_draft_or_says_that_there_is_none(name: str) -> None:
     arms = RecordedArms()

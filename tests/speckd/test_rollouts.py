@@ -34,6 +34,7 @@ def ids_of(pair: speckd.Pair) -> list[list[int]]:
     return [encode_prompt(pair.tokenizer, prompt) for prompt in PROMPTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [Sampling(max_new_tokens=12), Sampling(True, 12, 0.9, 0.95, seed=3)])
 def test_an_answer_does_not_depend_on_its_batch(pair: speckd.Pair, sampling: Sampling) -> None:
     prompts = ids_of(pair)

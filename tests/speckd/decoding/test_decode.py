@@ -389,6 +389,7 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(
 # --- used elsewhere -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["fixed:g=1", "fixed:g=3", "confidence:p=0.2", "cost"])
 def test_a_replayed_policy_makes_the_rounds_that_decoding_made(pair: speckd.Pair, policy: str) -> None:
     from speckd.decoding.costs import Costs

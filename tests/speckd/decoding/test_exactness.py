@@ -205,6 +205,7 @@ MUTANTS: list[Callable[[pytest.MonkeyPatch], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_the_enumeration_finds_a_broken_rule(
     mutant: Callable[[pytest.MonkeyPatch], str], monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ def test_the_setting_holds_within_training_alone() -> None:
     assert setting.fp32_precision == before
 
 
+@pytest.mark.slow
 def test_the_curve_is_within_one_percent(tmp_path: Path) -> None:
     folders = training_pair.save(tmp_path)
     curves = []

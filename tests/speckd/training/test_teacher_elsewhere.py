@@ -330,6 +330,7 @@ def test_a_busy_server_is_asked_again_and_a_broken_or_moved_one_named(
         TeacherServer(served.url, "served", tiny_pair.tokenizer, n_kept=K, seconds=0.5).top_tokens(examples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mangled", "says"),
     [

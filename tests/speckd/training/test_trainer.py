@@ -136,6 +136,7 @@ def test_a_gate_that_accepts_nothing_at_beta_0_moves_nothing(folders: Any, tmp_p
     assert all(torch.equal(value, before[name]) for name, value in weights(trainer).items())
 
 
+@pytest.mark.slow
 def test_training_lowers_the_held_out_divergence(folders: Any, tmp_path: Path) -> None:
     trainer = make(folders, tmp_path, gate="none", max_steps=25, eval_rows=ROWS[:4], full=True, learning_rate=3e-3)
     before = trainer.evaluate()
