@@ -144,7 +144,7 @@ class Study:
     def curves(self) -> dict[str, str]:
         """cell -> its line of curves.jsonl; a line that is broken is left out, and the log says so."""
         if self._curves is None:
-            self._curves = {}
+            found: dict[str, str] = {}  # several visitors may ask at once: nobody meets one that is half filled
             try:
                 lines = (self.folder / "curves.jsonl").read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError) as error:
@@ -152,9 +152,10 @@ class Study:
                 lines = []
             for number, line in enumerate(lines, start=1):
                 try:
-                    self._curves[json.loads(line)["cell"]] = line
+                    found[json.loads(line)["cell"]] = line
                 except (ValueError, KeyError, TypeError):
                     log.warning("curves.jsonl, line %d: this is no run's curves, and is left out", number)
+            self._curves = found
         return self._curves
 
     def _prompts(self, row: Row) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.lessons.scene import Scene, a_field
 from app.lessons.values import Unmet, Value, count, measured, nats, number, share, word
-from app.study import Study, study
+from app.study import SCREENING, Study, study
 from speckd.runs.statistics import FEWEST, HIGHER_IS_BETTER, LEVEL
 from speckd.words import STUDY_FIGURES
 
@@ -24,7 +24,7 @@ def _study() -> Study:
 
 
 def _cell(figure: str, part: str, arm: str, against: str) -> dict[str, Any]:
-    """The comparison with the most seeds, where several settings of a part have it.
+    """The comparison with the most seeds, where several settings of a part have it; of a screening only at last.
 
     Raises:
         Unmet: it has not been run.
@@ -33,7 +33,7 @@ def _cell(figure: str, part: str, arm: str, against: str) -> dict[str, Any]:
              if cell["figure"] == figure and cell["gate"] == arm and part in cell["parts"]]  # fmt: skip
     if not found:
         raise Unmet(f"the study has no {arm} against {against} in {part}")
-    return max(found, key=lambda cell: cell["n"])
+    return max(found, key=lambda cell: (cell["study"] != SCREENING, cell["n"]))
 
 
 def _amount(figure: str, value: float, change: bool) -> Value:
@@ -73,8 +73,9 @@ def study_visible(_: Scene, figure: str, part: str = "core", arm: str = TOPK, ag
 
 @a_field
 def study_mean(_: Scene, figure: str, part: str = "core", arm: str = TOPK) -> Value:
-    """An arm's own mean of a figure."""
-    rows = [row for row in _study().rows if row["gate"] == arm and part in str(row["part"]).split("+")]
+    """An arm's own mean of a figure, in the runs that answer: a screening may have a part of the same name."""
+    rows = [row for row in _study().rows
+            if row["study"] != SCREENING and row["gate"] == arm and part in str(row["part"]).split("+")]  # fmt: skip
     values = [float(row[figure]) for row in rows if row.get(figure) is not None]
     return _amount(figure, sum(values) / len(values) if values else float("nan"), False)
 
@@ -97,8 +98,8 @@ def study_runs(_: Scene) -> Value:
 
 @a_field
 def study_cells(_: Scene) -> Value:
-    """How many cells one correction is made over."""
-    return count(len(_study().cells()))
+    """How many cells one correction is made over: those of the runs that answer, since a screening has its own."""
+    return count(sum(cell["study"] != SCREENING for cell in _study().cells()))
 
 
 @a_field

@@ -97,11 +97,12 @@ def field(name: str, args: dict[str, str]) -> float | None:
     if name == "study_runs":
         return float(len({row["cell"] for row in rows()}))
     if name == "study_cells":
-        return float(len(cells()))
+        return float(len([cell for cell in cells() if cell["study"] == "confirm"]))
     if name == "study_mean":
         part, arm = args.get("part", "core"), args.get("arm", TOPK)
         values = [float(row[args["figure"]]) for row in rows()
-                  if row["gate"] == arm and part in row["part"].split("+") and row[args["figure"]]]  # fmt: skip
+                  if row["study"] == "confirm" and row["gate"] == arm
+                  and part in row["part"].split("+") and row[args["figure"]]]  # fmt: skip
         return sum(values) / len(values)
     if name == "masked":
         found = json.loads((STUDY / f"masks-{args.get('student', 'young')}.json").read_text(encoding="utf-8"))
