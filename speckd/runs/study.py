@@ -87,7 +87,7 @@ def write_results(machine: Machine, cells: Sequence[Cell]) -> list[Row]:
         row = read_row(machine, cell)
         if row is None:
             continue
-        rows.append(row)
+        rows.append(row | {"study": cell.study, "part": "+".join(cell.parts)})  # as the plans call them now
         lines.append((machine.cell_folder(cell) / "curves.json").read_text(encoding="utf-8"))
     folder = Path(machine.folder)
     folder.mkdir(parents=True, exist_ok=True)
