@@ -109,7 +109,8 @@ def screening_table(rows: Sequence[Row], figures: Sequence[str] = ("acceptance",
         for figure in figures:
             one = found.get(figure)
             sure = "*" if one and one["verdict"] in ("helps", "hurts") else ""
-            cells.append(f"{one['mean']:+.4f}{sure} ({one['low']:+.4f} to {one['high']:+.4f})" if one else "")
+            span = f" ({one['low']:+.4f} to {one['high']:+.4f})" if one and n > 1 else ""  # one seed has no interval
+            cells.append(f"{one['mean']:+.4f}{sure}{span}" if one else "")
         lines.append(f"| {part} | {student} | {text} | {objective} | {rate:g} | `{gate}` | {n} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
