@@ -266,7 +266,7 @@ class Trim(_Ranked):
     """Leaves out the tokens of a batch on which teacher and student differ most, as a trimmed mean does.
 
     This project's own rule: in its study the control "clip" gained more acceptance than the gate whose budget it spent,
-    at a price in forward KL. The share that is best kept has not been studied.
+    at a price in forward KL. Shares of its own have only been screened (assets/study/README.md).
 
     Args:
         fraction: share of the batch's response tokens that is kept, 0 to 1.

@@ -39,7 +39,8 @@ def findings(questions: Sequence[Question], rows: Sequence[Row], curves: Sequenc
     """
     asked = {question.part for question in questions} | {question.less for question in questions if question.less}
     confirmed = [row for row in rows if asked & set(str(row.get("part", "")).split("+"))]
-    confirmed = [row for row in confirmed if (row["study"],) == _commonest(confirmed, "study")]
+    usual = _commonest(confirmed, "study")
+    confirmed = [row for row in confirmed if (row["study"],) == usual]
     sections = [("Answers", answers_table(answers(questions, confirmed), _floor(questions, confirmed)))]
     parts = [part for question in questions for part in (question.part, question.less) if part]
     for part in dict.fromkeys(parts):
